@@ -1,0 +1,47 @@
+# Two commands: `make demo` and `make test`. Each does all the set-up itself.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FAULT ?=
+
+.PHONY: help install demo test check format bench clean
+
+help:
+	@echo "make demo [FAULT=replica_skew]  a local Ray Serve cluster, a replay, a verdict, a report"
+	@echo "make test                       every test, real cluster and real browser included"
+	@echo "make check                      the fast part: format, types, import contracts, unit tests"
+	@echo "make install                    the environment in $(VENV)"
+	@echo "make bench                      the benchmarks"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "clustereval needs Python 3.11 or newer"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[serve,dev]'
+	@touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/python -m clustereval.cli.demo $(FAULT)
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -m "not cluster and not browser"
+
+test: install
+	$(MAKE) check
+	$(BIN)/pytest -q -m "cluster or browser"
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install
+	$(BIN)/python -m benchmarks.analysis
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -1,0 +1,117 @@
+"""What each check demands: its margins, declared once.
+
+Margins of scores and rates are differences of ratios (0.05 = 5 points); larger is worse.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Margin = Annotated[float, Field(gt=0, le=1)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Factor = Annotated[float, Field(gt=1)]
+Quantile = Annotated[float, Field(gt=0.5, lt=1)]
+
+
+class Check(BaseModel):
+    """Settings that every check has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = True
+    required: bool = Field(
+        False, description="unobserved or inconclusive then makes the verdict inconclusive"
+    )
+
+
+class Contrast(Check):
+    """Settings of a check that compares scores between slices."""
+
+    rubrics: list[str] = Field(
+        default_factory=lambda: ["correct"],
+        min_length=1,
+        description="rubrics that gate; every other one is exploratory",
+    )
+    score_margin: Margin = 0.05
+
+
+class ModelQuality(Check):
+    """Each rubric, idle, against its floor."""
+
+    floors: dict[str, Ratio] = Field(
+        default_factory=lambda: {"correct": 0.85, "degeneration": 0.97},
+        description="rubric → lowest mean that is good enough",
+    )
+
+
+class ReplicaSkew(Contrast):
+    """Each replica with its siblings, same prompts."""
+
+
+class AutoscalingLag(Contrast):
+    """Saturated and scaling with idle, and how long a new replica takes."""
+
+    ttft_s: Seconds = Field(5.0, description="longest TTFT in the saturated buckets, at `quantile`")
+    e2e_s: Seconds = Field(30.0, description="longest E2E in the saturated buckets, at `quantile`")
+    quantile: Quantile = 0.95
+    error_margin: Margin = 0.02
+    truncation_margin: Margin = 0.03
+    scale_up_s: Seconds = Field(60.0, description="from the target's rise to a ready replica")
+
+
+class CacheEviction(Contrast):
+    """Low and medium cache hit with high."""
+
+    divergence_margin: Margin = 0.05
+
+
+class TrafficDrift(Contrast):
+    """Burst and sustained traffic with steady."""
+
+    quantile: Quantile = 0.95
+    latency_factor: Factor = Field(4.0, description="TTFT and E2E against steady, at `quantile`")
+
+
+class TenantFairness(Contrast):
+    """Each tenant with all tenants, and with its own SLO."""
+
+    quantile: Quantile = 0.99
+    latency_factor: Factor = Field(1.5, description="E2E against all tenants, at `quantile`")
+
+
+class Fidelity(Check):
+    """The loaded answer with the idle answer to the same prompt, at temperature 0."""
+
+    divergence_margin: Margin = 0.03
+    failure_margin: Margin = Field(0.02, description="error, timeout and dropped together")
+    truncation_margin: Margin = 0.03
+
+
+class RunHealth(Check):
+    """The run itself; where it fails, the run is not valid."""
+
+    required: bool = True
+    late_p99_s: Seconds = Field(0.1, description="lateness of the load generator, p99")
+    dropped_ratio: Ratio = Field(0.01, description="arrivals that were never sent")
+    unobserved_ratio: Ratio = Field(
+        0.05, description="answered requests without the placement their level should give"
+    )
+
+
+class Checks(BaseModel):
+    """The eight checks of a scenario."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    confidence: Annotated[float, Field(ge=0.8, lt=1)] = 0.95
+    model_quality: ModelQuality = Field(default_factory=ModelQuality)
+    replica_skew: ReplicaSkew = Field(default_factory=ReplicaSkew)
+    autoscaling_lag: AutoscalingLag = Field(default_factory=AutoscalingLag)
+    cache_eviction: CacheEviction = Field(default_factory=CacheEviction)
+    traffic_drift: TrafficDrift = Field(default_factory=TrafficDrift)
+    tenant_fairness: TenantFairness = Field(default_factory=TenantFairness)
+    fidelity: Fidelity = Field(default_factory=Fidelity)
+    run_health: RunHealth = Field(default_factory=RunHealth)

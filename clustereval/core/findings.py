@@ -1,0 +1,179 @@
+"""What the analysis says: findings, their warnings, and the verdict.
+
+``findings.json`` is ``Findings.model_dump_json()``; its JSON Schema ships in ``reports/``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clustereval.core.errors import ExitCode
+
+CHECKS = (
+    "model_quality",
+    "replica_skew",
+    "autoscaling_lag",
+    "cache_eviction",
+    "traffic_drift",
+    "tenant_fairness",
+    "fidelity",
+    "run_health",
+)
+
+
+class Status(StrEnum):
+    """Outcome of one finding or one check against its margin."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    NOT_OBSERVED = "not_observed"
+
+
+class Outcome(StrEnum):
+    """Outcome of the whole run."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return {
+            Outcome.PASS: ExitCode.PASS,
+            Outcome.FAIL: ExitCode.FAIL,
+            Outcome.INCONCLUSIVE: ExitCode.INCONCLUSIVE,
+            Outcome.INVALID: ExitCode.NO_VALID_RUN,
+        }[self]
+
+
+class WarningCode(StrEnum):
+    """Closed list of what may weaken a finding; ``WARNING_ADVICE`` says what to do about each."""
+
+    FEW_PAIRS = "few_pairs"
+    FEW_CLUSTERS = "few_clusters"
+    QUANTILE_UNBOUNDED = "quantile_unbounded"
+    MISSING_SCORES = "missing_scores"
+    CONFOUNDED = "confounded"
+    UNPAIRED = "unpaired"
+    PARTLY_OBSERVED = "partly_observed"
+    EXPLORATORY = "exploratory"
+    CLIENT_LATE = "client_late"
+    SCORER_FAILED = "scorer_failed"
+    INTERRUPTED = "interrupted"
+    IDLE_NOISE = "idle_noise"
+
+
+WARNING_ADVICE: dict[WarningCode, str] = {
+    WarningCode.FEW_PAIRS: "send more distinct prompts to both sides of the comparison",
+    WarningCode.FEW_CLUSTERS: "lengthen the phase: too few independent load windows or prompts",
+    WarningCode.QUANTILE_UNBOUNDED: "send more requests, or judge a lower quantile",
+    WarningCode.MISSING_SCORES: "look at the failed requests: the bounds count them as wrong",
+    WarningCode.CONFOUNDED: "compare within the fields named, or vary one of them at a time",
+    WarningCode.UNPAIRED: "let both sides answer the same prompts",
+    WarningCode.PARTLY_OBSERVED: "add the probe, or give the Ray dashboard's address",
+    WarningCode.EXPLORATORY: "confirm it in a run that declares it as a gate",
+    WarningCode.CLIENT_LATE: "lower the rate, or run the load from another machine",
+    WarningCode.SCORER_FAILED: "fix the scorer and run `clustereval score` again",
+    WarningCode.INTERRUPTED: "let the run finish",
+    WarningCode.IDLE_NOISE: "idle answers already differ: set temperature 0 and a seed",
+}
+
+
+class Warning(BaseModel):
+    """A warning is part of the result, never a log line."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    code: WarningCode
+    detail: str = ""
+
+    @property
+    def advice(self) -> str:
+        return WARNING_ADVICE[self.code]
+
+
+Value = str | float | int | None
+
+
+class Finding(BaseModel):
+    """One statement: an estimate with its interval, held against a margin.
+
+    ``estimate``, ``low``, ``high`` and ``margin`` share ``unit`` and one orientation: **larger is
+    worse**, so a finding fails where ``low >= margin`` (shown to be at least the margin), passes
+    where ``high < margin``, and is inconclusive between. ``null`` bounds mean "cannot be bounded".
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    check: str
+    metric: str = Field(description="what was measured, e.g. `correct` or `ttft_due_s.p95`")
+    unit: str = Field(description="`ratio` (0..1), `s`, `times` or `count`")
+    effect: str = Field(description="what the estimate is, e.g. `drop against siblings`")
+    slice: dict[str, Value] = Field(default_factory=dict)
+    baseline: dict[str, Value] = Field(default_factory=dict)
+    observed: float | None = Field(None, description="the metric itself, in the slice")
+    reference: float | None = Field(None, description="the metric itself, in the baseline")
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    confidence: float = 0.95
+    margin: float | None = None
+    n: int = 0
+    clusters: int | None = None
+    resampling_unit: str = "request"
+    method: str = Field("", description="how the interval was made")
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    gate: bool = Field(True, description="false: exploratory, can never fail the verdict")
+    status: Status = Status.INCONCLUSIVE
+    sentence: str = Field("", description="the finding as a sentence that one can say aloud")
+    more_requests: int | None = Field(None, description="further requests that would decide")
+    warnings: list[Warning] = Field(default_factory=list)
+    evidence: list[str] = Field(default_factory=list, description="worst request ids, worst first")
+    remedy: str = ""
+
+
+class CheckResult(BaseModel):
+    """What one check says as a whole."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    check: str
+    required: bool
+    status: Status
+    sentence: str
+    not_observed: str | None = Field(None, description="why, and what would make it observable")
+    deciding: int | None = Field(None, description="index into findings of the deciding one")
+
+
+class Verdict(BaseModel):
+    """The outcome of the run, and why."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outcome: Outcome
+    sentence: str
+    because: list[str] = Field(default_factory=list)
+
+
+class Findings(BaseModel):
+    """The whole of ``findings.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1] = 1
+    verdict: Verdict
+    checks: list[CheckResult]
+    findings: list[Finding]
+    counts: dict[str, int] = Field(description="planned, ok, error, timeout, dropped, …")
+    context: dict[str, Any] = Field(
+        default_factory=dict, description="level of observation, power, adjustments"
+    )
+
+    def of(self, check: str) -> list[Finding]:
+        return [finding for finding in self.findings if finding.check == check]

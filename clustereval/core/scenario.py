@@ -1,0 +1,404 @@
+"""The one declaration of a scenario: traffic, tenants, prompts, and what must hold.
+
+The JSON Schema that editors use (``scenarios/scenario.schema.json``) is generated from here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clustereval.core.checks import Checks
+from clustereval.core.errors import ScenarioError
+from clustereval.core.prompts import PromptLibrary, read_prompts
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+
+
+class Constant(_Strict):
+    """Evenly spaced arrivals."""
+
+    process: Literal["constant"]
+    rate: Positive = Field(description="requests per second, all tenants with a share together")
+
+
+class Poisson(_Strict):
+    """Independent arrivals: exponential gaps."""
+
+    process: Literal["poisson"]
+    rate: Positive
+
+
+class Gamma(_Strict):
+    """Gamma-distributed gaps: burstier than Poisson where ``burstiness`` exceeds 1."""
+
+    process: Literal["gamma"]
+    rate: Positive
+    burstiness: Positive = Field(description="squared coefficient of variation of the gaps")
+
+
+class Ramp(_Strict):
+    """Poisson arrivals whose rate goes linearly from one value to another."""
+
+    process: Literal["ramp"]
+    start_rate: NonNegative
+    end_rate: Positive
+
+
+class Spike(_Strict):
+    """Poisson arrivals at a base rate, with a higher rate for a while in every period."""
+
+    process: Literal["spike"]
+    rate: NonNegative = Field(description="rate between the spikes")
+    peak_rate: Positive
+    peak_s: Positive = Field(description="how long each spike lasts")
+    every_s: Positive = Field(description="from one spike's start to the next")
+    first_s: NonNegative = Field(0.0, description="when the first spike starts")
+
+    @model_validator(mode="after")
+    def _peak_fits(self) -> Self:
+        if self.peak_s > self.every_s:
+            raise ValueError("peak_s must not exceed every_s")
+        return self
+
+
+Arrivals = Annotated[Constant | Poisson | Gamma | Ramp | Spike, Field(discriminator="process")]
+
+
+class Sweep(_Strict):
+    """Every prompt of a set, once or more, at an even rate: the golden set at idle."""
+
+    prompts: str = Field(description="name of the prompt set")
+    rate: Positive = Field(description="requests per second, per replica where pinned")
+    repeats: int = Field(1, ge=1, description="how often each prompt is sent to each replica")
+    pin: Literal["each_replica", "none"] = Field(
+        "none",
+        description="`each_replica`: every replica answers every prompt, where it can be"
+        " asked for by rank; elsewhere the sweep is sent unpinned",
+    )
+
+
+class Phase(_Strict):
+    """One stretch of traffic. Give ``sweep``, or ``duration_s`` with ``arrivals``."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
+    role: Literal["warmup", "baseline", "traffic"] = Field(
+        "traffic",
+        description="`baseline`: idle answers that loaded ones are compared with; "
+        "`warmup`: recorded, but left out of every check",
+    )
+    duration_s: Positive | None = None
+    arrivals: Arrivals | None = None
+    sweep: Sweep | None = None
+    settle_s: NonNegative = Field(0.0, description="pause after the phase, nothing is sent")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.sweep is not None:
+            if self.arrivals is not None or self.duration_s is not None:
+                raise ValueError("a sweep sets its own length: drop duration_s and arrivals")
+        elif self.arrivals is None or self.duration_s is None:
+            raise ValueError("give duration_s and arrivals, or sweep")
+        return self
+
+
+class Slo(_Strict):
+    """What a tenant was promised. Times count from *due*."""
+
+    ttft_s: Positive | None = None
+    e2e_s: Positive | None = None
+    quantile: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        0.95, description="the quantile of ttft_s and e2e_s that must keep within them"
+    )
+    error_ratio: Ratio | None = Field(None, description="error, timeout and dropped together")
+    score: Ratio | None = Field(None, description="mean of the rubric `correct`")
+
+
+class Tenant(_Strict):
+    """Who sends: a share of each phase's rate, or a rate of its own in every traffic phase."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
+    share: Positive | None = Field(None, description="share of each phase's rate, relative")
+    rate: Positive | None = Field(None, description="own Poisson rate beside the phase's")
+    prompts: dict[str, Positive] | None = Field(
+        None, description="prompt set → weight; all sets alike where not given"
+    )
+    headers: dict[str, str] = Field(default_factory=dict)
+    api_key_env: str | None = Field(None, description="environment variable with its API key")
+    slo: Slo = Field(default_factory=Slo)
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Self:
+        if (self.share is None) == (self.rate is None):
+            raise ValueError("give share or rate, one of the two")
+        return self
+
+
+class Request(_Strict):
+    """How each request is made, and how long it may take."""
+
+    max_tokens: int = Field(256, gt=0)
+    temperature: NonNegative = 0.0
+    seed: int | None = Field(0, description="sampling seed sent with each request")
+    stream: bool = True
+    timeout_s: Positive = Field(60.0, description="from sent to the end of the response")
+    stall_s: Positive | None = Field(None, description="longest gap between two chunks")
+    deadline_s: Positive = Field(
+        5.0, description="an arrival that cannot be sent this long after it was due is dropped"
+    )
+    max_in_flight: int = Field(512, gt=0, description="arrivals beyond it are dropped")
+
+
+class SaturationEdges(_Strict):
+    """Lower edges, in requests per running replica; below ``warm`` is ``idle``."""
+
+    warm: Positive = 2
+    saturating: Positive = 8
+    scaling: Positive = 16
+
+
+class CacheEdges(_Strict):
+    """Lower edges of the cache-hit ratio; at or below ``medium`` is ``low``."""
+
+    medium: Ratio = 0.55
+    high: Ratio = 0.85
+
+
+class TrafficEdges(_Strict):
+    """How a window of traffic gets its pattern."""
+
+    window_s: Positive = 60
+    peak_bin_s: Positive | None = Field(
+        None, description="resolution at which the peak is taken; a twelfth of the window if unset"
+    )
+    burst_peak_to_mean: Positive = 2.5
+    sustained_utilization: Positive = Field(
+        0.7, description="requests in the cluster / (replicas × target_ongoing_requests)"
+    )
+    target_ongoing_requests: Positive | None = Field(
+        None, description="per replica; read from the Ray dashboard where not given"
+    )
+
+
+class Buckets(_Strict):
+    """Edges of the slices."""
+
+    saturation: SaturationEdges = Field(default_factory=SaturationEdges)
+    cache_hit: CacheEdges = Field(default_factory=CacheEdges)
+    traffic: TrafficEdges = Field(default_factory=TrafficEdges)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        edges = self.saturation
+        if not edges.warm < edges.saturating < edges.scaling:
+            raise ValueError("saturation edges must ascend: warm < saturating < scaling")
+        if not self.cache_hit.medium < self.cache_hit.high:
+            raise ValueError("cache_hit edges must ascend: medium < high")
+        return self
+
+
+class Observe(_Strict):
+    """How the cluster is watched."""
+
+    sample_interval_s: Positive = 1.0
+
+
+class Scenario(_Strict):
+    """A whole scenario file."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
+    description: str = ""
+    seed: int = Field(0, ge=0)
+    prompt_sets: dict[str, str | list[str]] = Field(
+        min_length=1, description="set name → JSONL file or files, relative to the scenario file"
+    )
+    tenants: list[Tenant] = Field(
+        default_factory=lambda: [Tenant(name="default", share=1.0)], min_length=1
+    )
+    phases: list[Phase] = Field(min_length=1)
+    request: Request = Field(default_factory=Request)
+    buckets: Buckets = Field(default_factory=Buckets)
+    observe: Observe = Field(default_factory=Observe)
+    checks: Checks = Field(default_factory=Checks)
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        for kind, names in (
+            ("tenant", [tenant.name for tenant in self.tenants]),
+            ("phase", [phase.name for phase in self.phases]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{kind} names must be unique; found twice: {', '.join(twice)}")
+        if all(tenant.share is None for tenant in self.tenants):
+            raise ValueError("at least one tenant needs a share of the phases' rates")
+        used = {p.sweep.prompts for p in self.phases if p.sweep} | {
+            name for tenant in self.tenants for name in tenant.prompts or {}
+        }
+        unknown = sorted(used - set(self.prompt_sets))
+        if unknown:
+            raise ValueError(
+                f"unknown prompt set {', '.join(unknown)}; declared: {', '.join(self.prompt_sets)}"
+            )
+        return self
+
+
+class LoadedScenario(BaseModel):
+    """A scenario together with the prompts that its files hold."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
+
+    scenario: Scenario
+    prompts: PromptLibrary
+    sets: dict[str, tuple[str, ...]] = Field(description="prompt set → ids, in file order")
+
+
+def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> LoadedScenario:
+    """Reads a scenario file and its prompts.
+
+    Args:
+        path: the YAML file.
+        overrides: ``PATH=VALUE`` with a dotted path, list items by index or by name
+            (``phases.burst.duration_s=20``); the value is read as YAML.
+
+    Raises:
+        ScenarioError: the file or an override cannot be used; names the key.
+        PromptFileError: a prompt file is missing or malformed; names file and line.
+    """
+    data = _read_yaml(path)
+    for override in overrides:
+        _apply(data, override)
+    scenario = parse_scenario(data, str(path))
+    ids: dict[str, tuple[str, ...]] = {}
+    files: dict[str, list[Path]] = {
+        name: [path.parent / file for file in ([value] if isinstance(value, str) else value)]
+        for name, value in scenario.prompt_sets.items()
+    }
+    unique = list(dict.fromkeys(file for group in files.values() for file in group))
+    prompts = read_prompts(*unique)
+    for name, group in files.items():
+        ids[name] = tuple(prompt.id for prompt in read_prompts(*group))
+    return LoadedScenario(scenario=scenario, prompts=prompts, sets=ids)
+
+
+def parse_scenario(data: dict[str, Any], where: str) -> Scenario:
+    """``data`` as a scenario; raises :class:`ScenarioError` that names each wrong key."""
+    try:
+        return Scenario.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise ScenarioError(
+            f"{where}: " + f"\n{' ' * len(where)}  ".join(lines),
+            change="see scenarios/scenario.schema.json, or start from `clustereval init`",
+        ) from None
+
+
+def _explain(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(item["loc"][-1]), sorted(_all_keys()), 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"unknown key {key!r}{hint}"
+    message = item["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(item["input"], dict | list) else f", found {item['input']!r}"
+    return f"{key or 'scenario'}: {message}{shown}"
+
+
+def _all_keys() -> set[str]:
+    schema = Scenario.model_json_schema()
+    keys = set(schema["properties"])
+    for definition in schema["$defs"].values():
+        keys |= set(definition.get("properties", ()))
+    return keys
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ScenarioError(f"{path}: no such scenario file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise ScenarioError(f"{path}{line}: malformed YAML: {problem}") from None
+    if not isinstance(data, dict):
+        raise ScenarioError(
+            f"{path}: found {type(data).__name__}", expected="a mapping with name, phases, …"
+        )
+    return data
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ScenarioError(
+            f"--set {override}: found no PATH=VALUE", expected="e.g. phases.burst.duration_s=20"
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ScenarioError(f"--set {override}: the value is not YAML: {error}") from None
+    *parents, last = path.split(".")
+    node: Any = data
+    for part in parents:
+        node = _step(node, part, override)
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ScenarioError(f"--set {override}: {'.'.join(parents)} holds no keys")
+
+
+def _step(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, override)]
+    if isinstance(node, dict):
+        if node.get(part) is None:
+            node[part] = {}
+        return node[part]
+    raise ScenarioError(f"--set {override}: nothing below {part!r} can be set")
+
+
+def _index(items: list[Any], part: str, override: str) -> int:
+    named = [
+        i for i, item in enumerate(items) if isinstance(item, dict) and item.get("name") == part
+    ]
+    if named:
+        return named[0]
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    known = [str(item.get("name")) for item in items if isinstance(item, dict) and "name" in item]
+    raise ScenarioError(
+        f"--set {override}: no item {part!r}",
+        expected=f"one of {', '.join(known) or 'the indices'}",
+    )
+
+
+def api_key(variable: str | None) -> str | None:
+    """The API key in the named environment variable. Keys are never stored, only their names."""
+    if variable is None:
+        return None
+    value = os.environ.get(variable)
+    if not value:
+        raise ScenarioError(
+            f"environment variable {variable} is not set",
+            expected="the API key in it",
+            change=f"export {variable}=…, or drop --api-key-env / api_key_env",
+        )
+    return value
