@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAULT ?=
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test check format docs bench clean
 
 help:
 	@echo "make demo [FAULT=replica_skew]  a local Ray Serve cluster, a replay, a verdict, a report"
 	@echo "make test                       every test, real cluster and real browser included"
 	@echo "make check                      the fast part: format, types, import contracts, unit tests"
 	@echo "make install                    the environment in $(VENV)"
+	@echo "make docs                       the generated parts of the documents"
 	@echo "make bench                      the benchmarks"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -23,7 +24,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 install: $(VENV)/.installed
 
 demo: install
-	$(BIN)/python -m clustereval.cli.demo $(FAULT)
+	@$(BIN)/clustereval run scenarios/prelaunch.yaml --app simulated $(if $(FAULT),--fault $(FAULT)); \
+	code=$$?; echo; echo "clustereval run gave exit code $$code"; \
+	case $$code in 0|1|3) exit 0;; *) exit $$code;; esac
 
 check: install
 	$(BIN)/ruff format --check .
@@ -39,6 +42,9 @@ test: install
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: install
+	$(BIN)/python -m docs.generate
 
 bench: install
 	$(BIN)/python -m benchmarks.analysis

@@ -1,0 +1,87 @@
+"""Writes what is declared once in the code into the documents and schemas that show it.
+
+``python -m docs.generate`` (``make docs``); a test holds that nothing is out of date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from clustereval.core.columns import CLUSTER_METRICS, TABLES
+from clustereval.core.findings import Finding, Findings
+from clustereval.core.scenario import Scenario
+
+ROOT = Path(__file__).parent.parent
+
+
+def findings_table() -> str:
+    """The fields of a finding, as Markdown."""
+    rows = ["| field | type | meaning |", "|---|---|---|"]
+    schema = Finding.model_json_schema()
+    for name, spec in schema["properties"].items():
+        rows.append(f"| `{name}` | {_type(spec)} | {spec.get('description', '')} |")
+    return "\n".join(rows)
+
+
+def tables() -> str:
+    """Every table of a run with its columns, as Markdown."""
+    parts = []
+    for table in TABLES:
+        columns = (f"| `{c.name}` | {c.type} | {c.stage} | {c.meaning} |" for c in table.columns)
+        parts.append(
+            f"### `{table.file}`: {table.row}\n\n"
+            "| column | type | filled by | meaning |\n|---|---|---|---|\n" + "\n".join(columns)
+        )
+    metrics = "\n".join(f"| `{name}` | {text} |" for name, text in CLUSTER_METRICS.items())
+    parts.append(f"Metrics of `cluster.parquet`:\n\n| metric | meaning |\n|---|---|\n{metrics}")
+    return "\n\n".join(parts)
+
+
+def _type(spec: dict[str, object]) -> str:
+    if "anyOf" in spec:
+        return " or ".join(_type(part) for part in spec["anyOf"])  # type: ignore[attr-defined]
+    if "$ref" in spec:
+        return str(spec["$ref"]).rpartition("/")[2]
+    return str(spec.get("type", "any"))
+
+
+def schema(model: type[BaseModel], title: str) -> str:
+    """The JSON Schema of ``model``, as the text of its file."""
+    body = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
+    return json.dumps({**body, "title": title}, indent=2) + "\n"
+
+
+def documents() -> dict[Path, str]:
+    """Every generated file with the text that it should have."""
+    readme = ROOT / "reports" / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    for name, body in (("findings", findings_table()), ("tables", tables())):
+        text = _between(text, name, body)
+    return {
+        readme: text,
+        ROOT / "reports" / "findings.schema.json": schema(Findings, "clustereval findings"),
+        ROOT / "scenarios" / "scenario.schema.json": schema(Scenario, "clustereval scenario"),
+    }
+
+
+def _between(text: str, name: str, body: str) -> str:
+    start, end = f"<!-- generated: {name} -->", "<!-- end -->"
+    pattern = re.compile(re.escape(start) + ".*?" + re.escape(end), re.S)
+    replaced, count = pattern.subn(lambda _: f"{start}\n{body}\n{end}", text)
+    if count != 1:
+        raise ValueError(f"found {count} places for {name}, expected 1")
+    return replaced
+
+
+def main() -> None:
+    """Writes every generated file."""
+    for path, text in documents().items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""A scenario file is either right, or refused with the key that is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clustereval.core.errors import PromptFileError, ScenarioError
+from clustereval.core.scenario import Scenario, load_scenario, parse_scenario
+from clustereval.core.shipped import scenarios_dir
+from tests.support.synthetic import scenario
+
+PROMPT = {
+    "id": "a",
+    "family": "qa",
+    "messages": [{"role": "user", "content": "1 + 1?"}],
+    "reference": {"answers": ["2"]},
+}
+
+
+def write(folder: Path, data: object, prompts: str | None = None) -> Path:
+    """A scenario file in ``folder`` with a prompt file beside it."""
+    (folder / "p.jsonl").write_text(json.dumps(PROMPT) + "\n" if prompts is None else prompts)
+    path = folder / "s.yaml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return path
+
+
+def minimal(**changes: object) -> dict[str, object]:
+    """The smallest valid scenario, with ``changes``."""
+    phase = {"name": "a", "duration_s": 1, "arrivals": {"process": "poisson", "rate": 1}}
+    return {"name": "s", "prompt_sets": {"g": "p.jsonl"}, "phases": [phase], **changes}
+
+
+@pytest.mark.parametrize("path", sorted(scenarios_dir().glob("*.yaml")), ids=lambda p: p.stem)
+def test_shipped_scenarios_load(path: Path) -> None:
+    """Each shipped scenario is valid, finds its prompts, and is named as its file."""
+    loaded = load_scenario(path)
+    assert loaded.scenario.name == path.stem
+    assert len(loaded.prompts) >= 200
+
+
+def test_the_five_scenarios_ship() -> None:
+    """The scenarios that the documentation names are there."""
+    names = {path.stem for path in scenarios_dir().glob("*.yaml")}
+    assert {"burst", "sustained", "multi_tenant", "prelaunch", "canary"} <= names
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"phasess": []}, ["unknown key 'phasess'", "did you mean 'phases'?"]),
+        ({"request": {"timout_s": 3}}, ["request.timout_s", "'timeout_s'"]),
+        ({"request": {"timeout_s": -1}}, ["request.timeout_s", "greater than 0", "-1"]),
+        ({"request": {"max_tokens": "many"}}, ["request.max_tokens", "integer", "'many'"]),
+        ({"phases": []}, ["phases", "at least 1"]),
+        ({"tenants": [{"name": "t"}]}, ["tenants.0", "share or rate"]),
+        ({"tenants": [{"name": "t", "rate": 1}]}, ["needs a share"]),
+        ({"tenants": [{"name": "t", "share": 1}] * 2}, ["tenant names must be unique", "t"]),
+        (
+            {"tenants": [{"name": "t", "share": 1, "prompts": {"x": 1}}]},
+            ["unknown prompt set x", "declared: g"],
+        ),
+        ({"buckets": {"saturation": {"warm": 9}}}, ["must ascend"]),
+        ({"checks": {"replica_skew": {"margin": 0.1}}}, ["checks.replica_skew.margin"]),
+    ],
+)
+def test_wrong_keys_and_values_are_named(change: dict[str, object], words: list[str]) -> None:
+    """A misspelt key, a wrong type or an impossible value is named with its path."""
+    with pytest.raises(ScenarioError) as caught:
+        parse_scenario(minimal(**change), "s.yaml")
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1", ["s.yaml:", "malformed YAML"]),
+        ("- 1", ["found list", "a mapping"]),
+        ("", ["found NoneType"]),
+    ],
+)
+def test_malformed_files_are_refused(tmp_path: Path, text: str, words: list[str]) -> None:
+    """A file that is no mapping is refused with its line."""
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(write(tmp_path, text))
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "words"),
+    [
+        ('{"id": "a"\n', ["p.jsonl:1", "malformed JSON"]),
+        (json.dumps(PROMPT) + "\n\n" + json.dumps(PROMPT), ["p.jsonl:3", "duplicate id 'a'", ":1"]),
+        (json.dumps({**PROMPT, "familly": "x"}), ["p.jsonl:1", "familly"]),
+        (json.dumps({**PROMPT, "turn": 1}), ["session_id and turn go together"]),
+        ("\n", ["holds no prompt"]),
+    ],
+)
+def test_bad_prompt_files_name_file_and_line(
+    tmp_path: Path, prompts: str, words: list[str]
+) -> None:
+    """A malformed, duplicate or misspelt prompt is named with its file and line."""
+    with pytest.raises(PromptFileError) as caught:
+        load_scenario(write(tmp_path, minimal(), prompts))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_missing_prompt_file_says_what_to_do(tmp_path: Path) -> None:
+    """A missing prompt file is named, and the message says how to get one."""
+    path = write(tmp_path, minimal(prompt_sets={"g": "gone.jsonl"}))
+    with pytest.raises(PromptFileError, match=r"gone\.jsonl: no such prompt file"):
+        load_scenario(path)
+
+
+def test_overrides_reach_keys_by_name_and_index(tmp_path: Path) -> None:
+    """``--set`` reaches nested keys, list items by name or index, and makes missing mappings."""
+    path = write(tmp_path, minimal())
+    loaded = load_scenario(
+        path, ("phases.a.duration_s=20", "phases.0.arrivals.rate=7", "request.stream=false")
+    )
+    phase = loaded.scenario.phases[0]
+    assert phase.duration_s == 20
+    assert phase.arrivals is not None
+    assert phase.arrivals.rate == 7  # type: ignore[union-attr]
+    assert loaded.scenario.request.stream is False
+
+
+@pytest.mark.parametrize(
+    "override", ["phases.zz.duration_s=2", "name", "=3", "name.x.y=1", "request.max_tokens=[1"]
+)
+def test_overrides_that_reach_nothing_are_refused(tmp_path: Path, override: str) -> None:
+    """An override without a value, or into something that is not there, is refused."""
+    with pytest.raises(ScenarioError, match="--set"):
+        load_scenario(write(tmp_path, minimal()), (override,))
+
+
+def test_the_schema_file_is_current() -> None:
+    """The JSON Schema that editors use is the one that the declaration gives."""
+    shipped = json.loads((scenarios_dir() / "scenario.schema.json").read_text())
+    assert shipped["properties"] == Scenario.model_json_schema()["properties"]
+    assert shipped["$defs"] == Scenario.model_json_schema()["$defs"]
+
+
+def test_a_scenario_survives_the_manifest() -> None:
+    """A resolved scenario written as JSON reads back as the same scenario."""
+    first = scenario()
+    assert Scenario.model_validate_json(first.model_dump_json()) == first
+
+
+@given(st.text(max_size=200))
+def test_no_text_is_a_traceback(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """Whatever a scenario file holds, it loads or is refused in words."""
+    path = tmp_path_factory.mktemp("s") / "s.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(ScenarioError):
+        load_scenario(path)
