@@ -136,6 +136,7 @@ def read_prompts(*paths: Path) -> PromptLibrary:
     seen: dict[str, str] = {}
     prompts: list[Prompt] = []
     for path in paths:
+        before = len(prompts)
         for number, line in _lines(path):
             where = f"{path}:{number}"
             prompt = _parse(line, where)
@@ -147,7 +148,7 @@ def read_prompts(*paths: Path) -> PromptLibrary:
                 )
             seen[prompt.id] = where
             prompts.append(prompt)
-        if not prompts:
+        if len(prompts) == before:
             raise PromptFileError(f"{path}: holds no prompt", expected="one JSON object a line")
     return PromptLibrary(prompts)
 
