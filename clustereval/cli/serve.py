@@ -1,0 +1,39 @@
+"""``clustereval serve``: a local cluster to try things against."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import threading
+from pathlib import Path
+
+import click
+
+from clustereval.cli.options import fault_option, faults
+from serve_apps.simulated.faults import describe_faults
+
+
+@click.command(epilog="Faults of `simulated`:\n\n\b\n" + describe_faults())
+@click.option("--app", default="simulated", show_default=True, metavar="NAME", help="Which app.")
+@fault_option
+@click.option("--otlp", metavar="URL", help="Where the app sends its own spans.")
+def serve(app: str, fault: tuple[str, ...], otlp: str | None) -> None:
+    """Start an app on a Ray Serve cluster of its own, until Ctrl-C."""
+    from clustereval.localapp import LocalApp
+
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    log = Path(tempfile.mkdtemp(prefix="clustereval-serve-")) / "app.log"
+    click.echo(f"starting {app} (log: {log}) …", err=True)
+    with LocalApp.start(app=app, faults=faults(fault), otlp=otlp, log=log) as local:
+        click.echo(f"target:        {local.url}")
+        click.echo(f"model:         {local.model}")
+        click.echo(f"ray dashboard: {local.dashboard}")
+        click.echo(
+            f"\nclustereval run prelaunch --target {local.url} --ray-dashboard {local.dashboard}"
+        )
+        click.echo("Ctrl-C ends it, and leaves nothing running.", err=True)
+        try:
+            stop.wait()
+        except KeyboardInterrupt:
+            click.echo("stopping …", err=True)
