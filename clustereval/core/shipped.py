@@ -1,0 +1,14 @@
+"""Where the files that ship beside the code are, in a clone and in an installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import clustereval
+
+
+def scenarios_dir() -> Path:
+    """The folder of the shipped scenarios, prompts and the locustfile."""
+    package = Path(clustereval.__file__).parent
+    installed = package / "_shipped" / "scenarios"
+    return installed if installed.is_dir() else package.parent / "scenarios"
