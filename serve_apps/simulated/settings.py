@@ -1,0 +1,67 @@
+"""Every number of the simulated app, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+MODEL: Final = "simulated"
+FINGERPRINT: Final = "simulated"
+SIMULATED_HEADER: Final = "x-clustereval-simulated"
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """Costs and limits of one replica's engine.
+
+    The defaults make a replica of about 11 requests a second at 25 output tokens: a step over
+    ``n`` sequences takes ``base_step_s + n × decode_seq_s`` (+ prefill), so one request alone
+    takes 25 × 5 ms, and many together approach 1 / (25 × 3 ms) a second.
+    """
+
+    max_num_seqs: int = 16
+    """Sequences in the running batch."""
+    step_token_budget: int = 512
+    """Prompt and output tokens of one step together (chunked prefill)."""
+    block_tokens: int = 16
+    """Tokens of a KV block; only whole blocks are reused."""
+    kv_blocks: int | None = None
+    """KV blocks of a replica; ``None``: ``kv_working_set_ratio`` of what the prompts fill."""
+    kv_working_set_ratio: float = 0.85
+    """Below 1, so that a replica that is asked everything keeps evicting something."""
+    kv_blocks_min: int = 512
+    context_tokens: int = 8192
+    """Prompt and output tokens of one request."""
+    base_step_s: float = 0.002
+    decode_seq_s: float = 0.003
+    prefill_token_s: float = 0.00003
+    cold_requests: int = 4
+    """How many requests of a fresh replica pay ``cold_s`` on top, as kernels compile."""
+    cold_s: float = 0.2
+
+
+@dataclass(frozen=True)
+class AppSettings:
+    """The deployment: replicas, scaling, start-up."""
+
+    min_replicas: int = 2
+    max_replicas: int = 4
+    target_ongoing_requests: float = 8.0
+    max_ongoing_requests: int = 512
+    metrics_interval_s: float = 0.5
+    look_back_period_s: float = 2.0
+    upscale_delay_s: float = 1.0
+    downscale_delay_s: float = 600.0
+    start_s: float = 0.5
+    """How long a replica loads its "weights"."""
+    base_accuracy: float = 0.97
+    """Share of the known prompts that are answered right."""
+
+
+def override(settings: Any, values: dict[str, Any]) -> Any:
+    """``settings`` (a frozen dataclass) with ``values`` in place; unknown names raise."""
+    known = {field.name for field in fields(settings)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    return type(settings)(**{name: values.get(name, getattr(settings, name)) for name in known})
