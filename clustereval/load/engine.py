@@ -1,0 +1,192 @@
+"""Starts and watches the load process. Imports no Locust: its monkey-patching must not get here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+from clustereval.core.errors import ExitCode, InvalidRunError
+from clustereval.core.shipped import scenarios_dir
+from clustereval.load.progress import (
+    RAW_LOAD,
+    RAW_PROGRESS,
+    RAW_START,
+    Progress,
+    read_account,
+    read_progress,
+)
+from clustereval.load.standalone import PARENT_PID, RUN
+from clustereval.rundir import Run
+
+RAW_LOG: Final = "raw/locust.log"
+
+_TAIL_LINES: Final = 30
+_STOP_GRACE_S: Final = 15.0
+
+
+class LoadProcess:
+    """The load, in a session of its own, so that Ctrl-C at the terminal reaches only the parent.
+
+    A context manager: leaving it ends the process group, whatever happened.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], run: Run):
+        self._process = process
+        self._run = run
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        # Through a pipe and not straight to the file: on a full disk the reason must still be told.
+        self._reader = threading.Thread(target=self._read_log, name="load-log", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def t0_unix_s(self) -> float | None:
+        """Zero of the run's clock; null until the load has begun."""
+        try:
+            value = json.loads(self._run.path(RAW_START).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return float(value["t0_unix_s"])
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def log_tail(self) -> str:
+        """The last lines that the process printed."""
+        return "\n".join(self._tail)
+
+    def progress(self) -> Progress | None:
+        """How it is going; null until the load has begun."""
+        return read_progress(self._run.path(RAW_PROGRESS))
+
+    def account(self) -> dict[str, Any] | None:
+        """The load generator's account of itself, for the manifest; null if there is none."""
+        return read_account(self._run.path(RAW_LOAD))
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Whether the load has ended, after waiting up to ``timeout_s`` (null: however long).
+
+        Raises:
+            InvalidRunError: it ended by itself before everything was sent; says why.
+        """
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        self._reader.join(5.0)
+        if code not in (ExitCode.PASS, ExitCode.INTERRUPTED):
+            raise InvalidRunError(
+                f"the load process ended early ({_how(code)}); what had arrived is kept in "
+                f"{self._run.folder}. Its last words:\n{self.log_tail or '(none)'}",
+                expected="every planned arrival sent, or dropped for a stated reason",
+            )
+        return True
+
+    def stop(self, grace_s: float = _STOP_GRACE_S) -> None:
+        """Ends the load: politely, so that it writes what has arrived, then by force."""
+        if self.running:
+            self._signal(signal.SIGINT)
+            try:
+                self._process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self._signal(signal.SIGKILL)
+                self._process.wait()
+        self._signal(signal.SIGKILL)  # whatever else is left of its group
+        self._reader.join(5.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def _read_log(self) -> None:
+        assert self._process.stdout is not None
+        try:
+            log = self._run.path(RAW_LOG).open("ab", buffering=0)
+        except OSError:
+            log = None
+        for line in self._process.stdout:
+            self._tail.append(line.decode("utf-8", "replace").rstrip())
+            if log is not None:
+                try:
+                    log.write(line)
+                except OSError:
+                    log = None
+        if log is not None:
+            log.close()
+
+
+def start_load(
+    run: Run, *, environ: Mapping[str, str] | None = None, locustfile: Path | None = None
+) -> LoadProcess:
+    """Starts the replay of ``run``'s plan against its manifest's target.
+
+    Args:
+        run: with manifest, plan and prompts written.
+        environ: environment of the process, which must hold the API keys; this one's by default.
+        locustfile: the shipped one by default.
+
+    Raises:
+        ClusterEvalError: the shipped locustfile is missing.
+    """
+    file = locustfile or scenarios_dir() / "locustfile.py"
+    given = dict(os.environ if environ is None else environ)
+    # A LOCUST_… left in somebody's shell would change what is measured.
+    env = {name: value for name, value in given.items() if not name.startswith("LOCUST_")}
+    env |= {RUN: str(run.folder.resolve()), PARENT_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    options = ["--headless", "--users", "1", "--spawn-rate", "1", "--only-summary"]
+    command = [sys.executable, "-m", "locust", "-f", str(file), *options, "--loglevel", "WARNING"]
+    process = subprocess.Popen(
+        command,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    return LoadProcess(process, run)
+
+
+def await_start(load: LoadProcess, timeout_s: float = 60.0) -> float:
+    """Waits until the load has begun; returns ``t0_unix_s``.
+
+    Raises:
+        InvalidRunError: it ended, or did not begin in time.
+    """
+    end = time.monotonic() + timeout_s
+    while (t0 := load.t0_unix_s) is None:
+        if load.wait(0.05):
+            break
+        if time.monotonic() > end:
+            load.stop()
+            raise InvalidRunError(
+                f"the load process did not begin within {timeout_s:g} s:\n{load.log_tail}"
+            )
+    t0 = load.t0_unix_s
+    if t0 is None:
+        raise InvalidRunError(f"the load process ended before it began:\n{load.log_tail}")
+    return t0
+
+
+def _how(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

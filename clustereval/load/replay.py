@@ -1,0 +1,177 @@
+"""The open loop: each request is sent when it is due, whatever the earlier ones do.
+
+It knows neither Locust nor gevent, only a clock and something that runs a function beside it, so
+that the same code is tested in virtual time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from clustereval.core.scenario import Request
+from clustereval.load.rows import INTERRUPTED, Arrival, Cancelled, Row, dropped
+
+_LOOK_S = 0.1
+"""How often a waiting replay looks whether it has been stopped."""
+
+
+class Clock(Protocol):
+    """Time since the run's start, in seconds."""
+
+    def now(self) -> float:
+        """Seconds since the run's start; never goes back."""
+
+    def sleep_until(self, t_s: float) -> None:
+        """Returns at ``t_s``, or at once if that is past; lets other tasks run in any case."""
+
+
+class Tasks(Protocol):
+    """Runs functions beside the caller."""
+
+    def spawn(self, task: Callable[[], None]) -> None:
+        """Starts ``task``; returns at once."""
+
+    def cancel_all(self) -> None:
+        """Raises :class:`Cancelled` inside every task that runs; may drop one not yet begun."""
+
+
+Send = Callable[[Arrival, int], Row]
+"""Sends an arrival, given how many others are in flight; returns its row when it has ended."""
+Record = Callable[[Arrival, Row], None]
+"""Keeps a row. May raise: the replay then stops and raises the same."""
+
+
+class Replay:
+    """Sends a list of arrivals once. Every arrival is recorded exactly once.
+
+    Args:
+        arrivals: in order of their due time.
+        limits: ``deadline_s`` and ``max_in_flight``.
+    """
+
+    def __init__(
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        clock: Clock,
+        tasks: Tasks,
+        send: Send,
+        record: Record,
+        limits: Request,
+    ):
+        self._arrivals = arrivals
+        self._clock = clock
+        self._tasks = tasks
+        self._send = send
+        self._record = record
+        self._limits = limits
+        self._next = 0
+        self._open: dict[str, Arrival] = {}
+        self._broken: Exception | None = None
+        self._grace_s = 0.0
+        self.stopped = False
+        self.max_in_flight = 0
+        self.lags_s: list[float] = []
+        """How late the scheduler came to each arrival, in seconds."""
+        self.faults: list[Exception] = []
+        """What the sender raised though it never should: our own mistakes."""
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._open)
+
+    @property
+    def next_arrival(self) -> Arrival | None:
+        """The arrival that is due next, or null when all have been."""
+        return self._arrivals[self._next] if self._next < len(self._arrivals) else None
+
+    def run(self) -> None:
+        """Returns when every arrival has been sent or dropped, and every request has ended.
+
+        Raises:
+            Exception: what ``record`` raised.
+        """
+        while (arrival := self.next_arrival) is not None and not self._ends():
+            wake_s = min(arrival.due_s, self._clock.now() + _LOOK_S)
+            self._clock.sleep_until(wake_s)
+            if wake_s < arrival.due_s or self._ends():
+                continue
+            self._next += 1
+            self._dispatch(arrival)
+        while self._open and not self._ends():
+            self._clock.sleep_until(self._clock.now() + _LOOK_S / 2)
+        if self._ends():
+            self._wind_down()
+        if self._broken is not None:
+            raise self._broken
+
+    def stop(self, grace_s: float = 0.0) -> None:
+        """Makes :meth:`run` end soon; may be called from another task, and more than once.
+
+        Nothing more is sent, what is in flight gets ``grace_s`` to end, and all the rest is
+        recorded. What was in flight keeps what had arrived. Both kinds are ``dropped`` with
+        ``error_type`` ``interrupted``: the target has no part in it.
+        """
+        if not self.stopped:
+            self._grace_s = grace_s
+        self.stopped = True
+
+    def _ends(self) -> bool:
+        return self.stopped or self._broken is not None
+
+    def _wind_down(self) -> None:
+        self._wait(0.0 if self._broken else self._grace_s)
+        if self._open:
+            self._tasks.cancel_all()
+            self._wait(1.0)
+        # A task that was cancelled before its first line ran has recorded nothing.
+        unsent = [*self._open.values(), *self._arrivals[self._next :]]
+        self._open.clear()
+        self._next = len(self._arrivals)
+        for arrival in unsent:
+            self._drop(arrival, INTERRUPTED, "not sent: the run was stopped")
+
+    def _wait(self, limit_s: float) -> None:
+        end_s = self._clock.now() + limit_s
+        while self._open and (now_s := self._clock.now()) < end_s:
+            self._clock.sleep_until(min(end_s, now_s + _LOOK_S / 5))
+
+    def _dispatch(self, arrival: Arrival) -> None:
+        lag_s = self._clock.now() - arrival.due_s
+        self.lags_s.append(lag_s)
+        if lag_s > self._limits.deadline_s:
+            limit = f"{lag_s:.3f} s late, deadline_s is {self._limits.deadline_s:g}"
+            self._drop(arrival, "deadline", limit)
+        elif len(self._open) >= self._limits.max_in_flight:
+            limit = f"{len(self._open)} in flight, max_in_flight is {self._limits.max_in_flight}"
+            self._drop(arrival, "max_in_flight", limit)
+        else:
+            others = len(self._open)
+            self._open[arrival.request_id] = arrival
+            self.max_in_flight = max(self.max_in_flight, others + 1)
+            self._tasks.spawn(lambda: self._one(arrival, others))
+
+    def _one(self, arrival: Arrival, others: int) -> None:
+        try:
+            row = self._send(arrival, others)
+        except Cancelled:
+            row = self._row(arrival, INTERRUPTED, "given up: the run was stopped", others)
+        except Exception as error:  # a mistake of ours must not cost the row, nor the others
+            self.faults.append(error)
+            row = self._row(arrival, "client_fault", type(error).__name__, others)
+        # Not there any more where winding down has recorded it already.
+        if self._open.pop(arrival.request_id, None) is not None:
+            self._keep(arrival, row)
+
+    def _drop(self, arrival: Arrival, error_type: str, detail: str) -> None:
+        self._keep(arrival, self._row(arrival, error_type, detail, len(self._open)))
+
+    def _row(self, arrival: Arrival, error_type: str, detail: str, others: int) -> Row:
+        return dropped(arrival, error_type, detail, self._clock.now(), others)
+
+    def _keep(self, arrival: Arrival, row: Row) -> None:
+        try:
+            self._record(arrival, row)
+        except Exception as error:
+            self._broken = self._broken or error

@@ -1,0 +1,67 @@
+"""What the load stage passes around: a planned arrival in, one recorded row out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from clustereval.core.columns import RESPONSE_FIELDS
+
+INTERRUPTED: Final = "interrupted"
+"""``error_type`` of an arrival that the client gave up because the run was stopped."""
+
+Row = dict[str, Any]
+"""``request_id``, every one of ``RESPONSE_FIELDS``, and ``headers``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One row of the plan, as far as sending it needs."""
+
+    request_id: str
+    trace_id: str
+    span_id: str
+    due_s: float
+    phase: str
+    tenant: str
+    prompt_id: str
+    pin: str | None
+
+
+class Cancelled(BaseException):
+    """Raised inside a request that is given up. Not an ``Exception``, so that nothing eats it."""
+
+
+def arrivals_of(plan: pd.DataFrame) -> list[Arrival]:
+    """The plan's rows in order of their due time."""
+    ordered = plan.sort_values("due_s", kind="stable")
+    names = ["request_id", "trace_id", "span_id", "due_s", "phase", "tenant", "prompt_id"]
+    pins = [None if pin is None or pd.isna(pin) else str(pin) for pin in ordered.pin]
+    columns = [*(ordered[name].tolist() for name in names), pins]
+    return [Arrival(*values) for values in zip(*columns, strict=True)]
+
+
+def make_row(arrival: Arrival, fields: Mapping[str, Any]) -> Row:
+    """A whole row: what ``fields`` does not give is null; ``headers`` is empty."""
+    row: Row = {"request_id": arrival.request_id, **dict.fromkeys(RESPONSE_FIELDS), "headers": {}}
+    unknown = set(fields) - set(row)
+    if unknown:
+        raise ValueError(f"no such response fields: {sorted(unknown)}")
+    return {**row, **fields}
+
+
+def dropped(arrival: Arrival, error_type: str, detail: str, now_s: float, in_flight: int) -> Row:
+    """The row of an arrival that the client did not send, or gave up."""
+    return make_row(
+        arrival,
+        {
+            "outcome": "dropped",
+            "error_type": error_type,
+            "error_detail": detail,
+            "end_s": now_s,
+            "in_flight": in_flight,
+        },
+    )

@@ -1,0 +1,103 @@
+"""A run made by plain ``locust -f scenarios/locustfile.py``, without the ``clustereval`` command.
+
+Settings come from the environment, because the command line is Locust's own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from clustereval import __version__
+from clustereval.core.columns import PLAN
+from clustereval.core.errors import ClusterEvalError, TargetError
+from clustereval.core.scenario import load_scenario
+from clustereval.core.shipped import scenarios_dir
+from clustereval.load.arrivals import make_plan
+from clustereval.rundir import PROMPTS, Manifest, Run, Target, default_out
+
+RUN: Final = "CLUSTEREVAL_RUN"
+"""Folder of the run to replay; where it is set, none of the others matters."""
+PARENT_PID: Final = "CLUSTEREVAL_PARENT_PID"
+"""Process that started the load: when it is gone, the load ends."""
+SCENARIO: Final = "CLUSTEREVAL_SCENARIO"
+MODEL: Final = "CLUSTEREVAL_MODEL"
+API_KEY_ENV: Final = "CLUSTEREVAL_API_KEY_ENV"
+OUT: Final = "CLUSTEREVAL_OUT"
+SEED: Final = "CLUSTEREVAL_SEED"
+REPLICAS: Final = "CLUSTEREVAL_REPLICAS"
+
+
+def new_salt() -> str:
+    """What makes a run's request ids its own: eight characters of ``[0-9a-f]``."""
+    return secrets.token_hex(4)
+
+
+def make_run(environ: Mapping[str, str], host: str | None) -> Run:
+    """Plans the scenario that the environment names, and makes its run folder.
+
+    Args:
+        host: Locust's ``--host``: the base URL; ``/v1`` is appended where it has no path.
+
+    Raises:
+        ClusterEvalError: something needed is missing or wrong.
+    """
+    if not host:
+        raise TargetError("no target", expected="--host http://…/v1", change="give --host")
+    model = environ.get(MODEL)
+    if not model:
+        raise TargetError(
+            f"no model: {MODEL} is not set",
+            expected="the model's name as the target's /v1/models lists it",
+            change=f"export {MODEL}=…",
+        )
+    loaded = load_scenario(Path(environ.get(SCENARIO) or scenarios_dir() / "prelaunch.yaml"))
+    seed = _whole(environ, SEED)
+    seed = loaded.scenario.seed if seed is None else seed
+    plan = make_plan(loaded, seed=seed, salt=new_salt(), replicas=_whole(environ, REPLICAS))
+    out = Path(environ[OUT]) if environ.get(OUT) else default_out(loaded.scenario.name)
+    manifest = Manifest(
+        name=out.name,
+        command=[os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        scenario=loaded.scenario,
+        seed=seed,
+        target=Target(
+            url=_base_url(host), model=model, api_key_env=environ.get(API_KEY_ENV) or None
+        ),
+        versions={"clustereval": __version__, "python": platform.python_version()},
+    )
+    run = Run.create(out, manifest)
+    run.write_table(PLAN, plan)
+    loaded.prompts.write(run.path(PROMPTS))
+    return run
+
+
+def close_run(run: Run, *, t0_unix_s: float, interrupted: bool, load: dict[str, object]) -> None:
+    """Writes into the manifest what the ``clustereval`` command would write after the load."""
+    run.update_manifest(
+        state="interrupted" if interrupted else "complete",
+        t0_unix_s=t0_unix_s,
+        ended_s=time.time() - t0_unix_s,
+        load=load,
+        hashes=run.hash_files(),
+    )
+
+
+def _base_url(host: str) -> str:
+    bare = host.rstrip("/")
+    return bare if "/" in bare.partition("://")[2] else f"{bare}/v1"
+
+
+def _whole(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name)
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise ClusterEvalError(f"{name}: found {text!r}", expected="a whole number")
+    return int(text)
