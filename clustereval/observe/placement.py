@@ -89,8 +89,12 @@ def choose_deployment(
     known = known.dropna(subset=key).drop_duplicates()
     if known.empty:
         return None
-    matches = known["replica_id"].str.rpartition("#")[2].isin(probed)
-    table = known.assign(probed=matches.astype(float)).groupby(key)[["probed"]].sum()
+    matches = known["replica_id"].str.replace(r"^.*#", "", regex=True).isin(probed)
+    table = (
+        known.assign(probed=matches.astype("boolean").fillna(False).astype(float))
+        .groupby(key)[["probed"]]
+        .sum()
+    )
     ours = access[(access["kind"] == "access") & access["request_id"].isin(planned)]
     grouped = ours.groupby(key)
     table["lines"] = grouped["request_id"].nunique()
