@@ -1,0 +1,59 @@
+"""The derived columns of the requests table. Null where an operand is null, never zero."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from clustereval.core.columns import bucket
+from clustereval.core.scenario import Buckets
+
+
+def add_derived(frame: pd.DataFrame, buckets: Buckets) -> None:
+    """Adds times, ratios, saturation and buckets to ``frame`` in place.
+
+    Args:
+        frame: plan, load and observe columns with nullable types; one row per arrival.
+        buckets: the scenario's edges.
+    """
+    first, end = frame["first_token_s"], frame["end_s"]
+    frame["late_s"] = frame["sent_s"] - frame["due_s"]
+    frame["ttft_due_s"] = first - frame["due_s"]
+    frame["ttft_sent_s"] = first - frame["sent_s"]
+    frame["e2e_due_s"] = end - frame["due_s"]
+    frame["e2e_sent_s"] = end - frame["sent_s"]
+    # Of one token, or of none, there is no time *per further* token.
+    further = (frame["output_tokens"] - 1).astype("Float64")
+    frame["tpot_s"] = (end - first) / further.where(further > 0)
+    prompt = frame["prompt_tokens"].astype("Float64")
+    ratio = frame["cached_tokens"].astype("Float64") / prompt.where(prompt > 0)
+    # More cached than there were is a usage that cannot be believed.
+    frame["cache_hit_ratio"] = ratio.where(ratio.between(0, 1))
+    _add_saturation(frame)
+    edges = buckets.saturation
+    frame["saturation_bucket"] = bucket(
+        frame["saturation"],
+        {"warm": edges.warm, "saturating": edges.saturating, "scaling": edges.scaling},
+        "idle",
+    )
+    hit = buckets.cache_hit
+    # "high > 0.85, medium > 0.55": a ratio that equals an edge belongs below it.
+    cuts = {"medium": _just_above(hit.medium), "high": _just_above(hit.high)}
+    frame["cache_bucket"] = bucket(frame["cache_hit_ratio"], cuts, "low")
+
+
+def _just_above(edge: float) -> float:
+    return edge + 1e-12
+
+
+def _add_saturation(frame: pd.DataFrame) -> None:
+    """Requests per running replica at arrival, from the best that is known of each row."""
+    count = frame["replica_count"].where(frame["replica_count"] > 0)
+    in_flight = frame["in_flight"].astype("Float64")
+    cluster = frame["cluster_queue_depth"] / count
+    client = (in_flight / count).fillna(in_flight)
+    frame["saturation"] = cluster.fillna(frame["queue_depth"]).fillna(client)
+    basis = pd.Series(pd.NA, index=frame.index, dtype="string")
+    basis[client.notna()] = "client"
+    basis[frame["queue_depth"].notna()] = "replica"
+    basis[cluster.notna()] = "cluster"
+    frame["saturation_basis"] = basis

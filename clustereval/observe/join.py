@@ -1,0 +1,173 @@
+"""Joins what was planned, what came back and what the cluster says into one row per arrival.
+
+Precedence, per row and column: the probe's response headers; then Ray's access logs and the state
+sampled at the request's arrival; then what the client alone knows. ``observed_by`` says where the
+row's replica is from. Depths and ages from access logs rest on the logs' own clock alone; sampled
+state is joined on the clock of this machine, which took the samples and sent the requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from clustereval.core.columns import CLUSTER, PLAN, REQUESTS
+from clustereval.core.scenario import Scenario
+from clustereval.observe.clusterview import cluster_rows
+from clustereval.observe.derive import add_derived
+from clustereval.observe.patterns import traffic_patterns
+from clustereval.observe.placement import (
+    Deployment,
+    access_frame,
+    choose_deployment,
+    of_deployment,
+    place,
+    sample_frame,
+    sampled_at,
+)
+from clustereval.observe.responses import response_frame
+from clustereval.rundir import RAW_ACCESS, RAW_CLUSTER, RAW_RESPONSES, Run, read_json_lines
+
+Records = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class RawRun:
+    """What a run left behind, before it is joined. Absent sources are empty.
+
+    ``plan`` has one row per planned arrival; ``responses``, ``access`` and ``samples`` are the
+    objects of the files in ``raw/``.
+    """
+
+    plan: pd.DataFrame
+    responses: Records
+    access: Records = ()
+    samples: Records = ()
+    t0_unix_s: float | None = None
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The two tables, and an account of what did not fit."""
+
+    requests: pd.DataFrame
+    cluster: pd.DataFrame
+    account: dict[str, Any] = field(default_factory=dict)
+
+
+def join(run: Run) -> None:
+    """Writes ``requests.parquet`` and ``cluster.parquet`` of ``run``, and its manifest's account.
+
+    Can be done again at any time: it reads the plan and ``raw/`` alone.
+
+    Raises:
+        RunFolderError: no plan, or a damaged file.
+    """
+    manifest = run.manifest
+    joined = join_rows(
+        RawRun(
+            plan=run.plan,
+            responses=read_json_lines(run.path(RAW_RESPONSES)),
+            access=read_json_lines(run.path(RAW_ACCESS)),
+            samples=read_json_lines(run.path(RAW_CLUSTER)),
+            t0_unix_s=manifest.t0_unix_s,
+            interrupted=manifest.state == "interrupted",
+        ),
+        manifest.scenario,
+    )
+    run.write_table(REQUESTS, joined.requests)
+    run.write_table(CLUSTER, joined.cluster)
+    run.update_manifest(
+        level=joined.account["level"],
+        observation={**manifest.observation, "join": joined.account},
+    )
+    # A Run caches its tables: a second join in one process must not show the first one's.
+    for table in ("requests", "cluster"):
+        run.__dict__.pop(table, None)
+
+
+def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
+    """The pure core of :func:`join`: exactly one row per planned arrival, in the plan's order.
+
+    Returns:
+        ``account`` holds ``level`` (the best that gave any row its replica), ``deployment``,
+        ``duplicate_responses``, ``unknown_responses``, ``answered`` and ``placed`` (answered rows
+        with a replica).
+
+    Raises:
+        ValueError: the plan holds a request id twice.
+    """
+    plan = raw.plan.reindex(columns=PLAN.names)
+    ids = plan["request_id"].astype(object)
+    if ids.duplicated().any():
+        raise ValueError(f"plan: request_id {ids[ids.duplicated()].iloc[0]!r} twice")
+    planned = set(ids)
+    responses = response_frame(raw.responses, planned)
+    frame = plan.set_index(pd.Index(ids, name=None)).join(responses.frame, how="left")
+    missing = frame["outcome"].isna()
+    frame.loc[missing, "outcome"] = "dropped"
+    frame.loc[missing, "error_type"] = "interrupted" if raw.interrupted else "not_sent"
+    access, samples = access_frame(raw.access), sample_frame(raw.samples)
+    probed = {str(i).rpartition("#")[2] for i in frame["replica_id"].dropna().unique()}
+    deployment = choose_deployment(access, samples, planned, probed)
+    _observe(frame, raw, access, samples, deployment, scenario)
+    add_derived(frame, scenario.buckets)
+    target = _sampled_target(samples, deployment)
+    frame["traffic_pattern"] = traffic_patterns(frame, scenario, target)
+    frame = frame.reset_index(drop=True)
+    cluster = cluster_rows(
+        frame, access, samples, deployment, raw.t0_unix_s, scenario.observe.sample_interval_s
+    )
+    answered = frame["outcome"] != "dropped"
+    levels = set(frame["observed_by"].dropna())
+    account = {
+        "level": next((level for level in ("probe", "ray", "client") if level in levels), "client"),
+        "deployment": None if deployment is None else vars(deployment),
+        "duplicate_responses": responses.duplicates,
+        "unknown_responses": responses.unknown,
+        "answered": int(answered.sum()),
+        "placed": int((answered & frame["replica_id"].notna()).sum()),
+    }
+    return Joined(frame.reindex(columns=REQUESTS.names), cluster, account)
+
+
+def _observe(
+    frame: pd.DataFrame,
+    raw: RawRun,
+    access: pd.DataFrame,
+    samples: pd.DataFrame,
+    deployment: Deployment | None,
+    scenario: Scenario,
+) -> None:
+    """Fills the columns of placement, and ``observed_by``, in place."""
+    sent = frame["sent_s"].notna()
+    frame["observed_by"] = pd.Series("client", index=frame.index, dtype="string").where(sent)
+    frame["server_latency_s"] = pd.Series(pd.NA, index=frame.index, dtype="Float64")
+    by_probe = frame["replica_id"].notna()
+    if deployment is not None:
+        placed = place(access, deployment, set(frame.index)).reindex(frame.index)
+        by_ray = placed["replica_id"].notna() & ~by_probe
+        frame.loc[by_ray, "observed_by"] = "ray"
+        for column in placed:
+            frame[column] = frame[column].fillna(placed[column])
+        if raw.t0_unix_s is not None:
+            running = sampled_at(
+                of_deployment(samples, deployment),
+                "replicas_running",
+                frame["sent_s"] + raw.t0_unix_s,
+                scenario.observe.sample_interval_s,
+            )
+            frame["replica_count"] = frame["replica_count"].fillna(running)
+    frame.loc[by_probe, "observed_by"] = "probe"
+
+
+def _sampled_target(samples: pd.DataFrame, deployment: Deployment | None) -> float | None:
+    if deployment is None:
+        return None
+    rows = of_deployment(samples, deployment)
+    values = rows.loc[rows["metric"] == "target_ongoing_requests", "value"].dropna()
+    return None if values.empty else float(values.median())

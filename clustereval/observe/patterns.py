@@ -1,0 +1,131 @@
+"""Traffic pattern of each planned arrival: steady, burst or sustained, by window.
+
+Windows are cut within each phase, over *due* times: what was offered, whatever the target did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from clustereval.core.scenario import Scenario, TrafficEdges
+
+NOISE_LEVEL: Final = 0.01
+"""A peak that plain Poisson arrivals at the window's mean would reach this often is no burst: at
+low rates the busiest few seconds exceed 2.5 × the mean by chance alone."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window: seconds of the run, and the positions of its arrivals."""
+
+    start_s: float
+    end_s: float
+    rows: np.ndarray
+
+    @property
+    def length_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+def traffic_patterns(
+    frame: pd.DataFrame, scenario: Scenario, target_ongoing_requests: float | None
+) -> pd.Series:
+    """The pattern of each row's window.
+
+    Args:
+        frame: columns ``due_s, phase, sent_s, end_s, replica_count``; one row per arrival.
+        scenario: durations of the phases, and the edges.
+        target_ongoing_requests: per replica, as sampled; the scenario's own value goes first.
+            Null where neither is known: then no window can be told to be sustained.
+
+    Returns:
+        ``burst`` where the rate of the busiest bin exceeds ``burst_peak_to_mean`` × the window's
+        mean, and more than chance explains; else ``sustained`` where the mean number of requests
+        in the cluster reaches ``sustained_utilization`` of replicas × target; else ``steady``.
+    """
+    edges = scenario.buckets.traffic
+    target = edges.target_ongoing_requests or target_ongoing_requests
+    durations = {phase.name: phase.duration_s for phase in scenario.phases}
+    due = frame["due_s"].to_numpy(dtype=float)
+    load = _Load(frame)
+    pattern = np.full(len(frame), "steady", dtype=object)
+    for phase, rows in frame.groupby("phase", sort=False).indices.items():
+        for window in _windows(due, np.asarray(rows), durations.get(str(phase)), edges.window_s):
+            if _is_burst(due[window.rows], window.length_s, edges):
+                pattern[window.rows] = "burst"
+            elif target and _utilization(load, window, target) >= edges.sustained_utilization:
+                pattern[window.rows] = "sustained"
+    return pd.Series(pattern, index=frame.index, dtype="string")
+
+
+def _windows(
+    due: np.ndarray, rows: np.ndarray, duration_s: float | None, window_s: float
+) -> list[Window]:
+    """Windows of one phase. The last one takes a rest shorter than half a window with it."""
+    first, last = due[rows].min(), due[rows].max()
+    end = max(last, first + (duration_s or 0.0))
+    if len(rows) > 1 and duration_s is None:
+        end = last + (last - first) / (len(rows) - 1)
+    if end <= first:
+        return [Window(first, first + window_s, rows)]
+    count = max(1, int((end - first) / window_s + 0.5))
+    index = np.minimum(((due[rows] - first) // window_s).astype(int), count - 1)
+    return [
+        Window(
+            first + i * window_s,
+            end if i == count - 1 else first + (i + 1) * window_s,
+            rows[index == i],
+        )
+        for i in range(count)
+        if (index == i).any()
+    ]
+
+
+def _is_burst(due_s: np.ndarray, length_s: float, edges: TrafficEdges) -> bool:
+    """The busiest bin is looked for at every arrival: fixed bins would cut a spike in two."""
+    bin_s = min(edges.peak_bin_s or edges.window_s / 12, length_s)
+    ordered = np.sort(due_s)
+    mean = len(ordered) * bin_s / length_s
+    peak = int((np.searchsorted(ordered, ordered + bin_s) - np.arange(len(ordered))).max())
+    if peak <= edges.burst_peak_to_mean * mean:
+        return False
+    # Union bound: some arrival is followed by peak − 1 others within the bin.
+    return bool(len(ordered) * stats.poisson.sf(peak - 2, mean) < NOISE_LEVEL)
+
+
+class _Load:
+    """Requests in the cluster over time, from when each was sent and when it ended."""
+
+    def __init__(self, frame: pd.DataFrame):
+        known = frame["sent_s"].notna() & frame["end_s"].notna()
+        self._sent = np.sort(frame.loc[known, "sent_s"].to_numpy(dtype=float))
+        self._end = np.sort(frame.loc[known, "end_s"].to_numpy(dtype=float))
+        # ∫ over [a, b] of the number inside = Σ overlaps, by prefix sums of the sorted times.
+        self._sent_sum = np.concatenate([[0.0], np.cumsum(self._sent)])
+        self._end_sum = np.concatenate([[0.0], np.cumsum(self._end)])
+        self.replica_count = (
+            frame["replica_count"].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+        )
+
+    def request_seconds(self, start_s: float, end_s: float) -> float:
+        return self._until(end_s) - self._until(start_s)
+
+    def _until(self, t: float) -> float:
+        """∫ of the number of requests inside, from the beginning to ``t``."""
+        begun = np.searchsorted(self._sent, t)
+        ended = np.searchsorted(self._end, t)
+        return float(t * begun - self._sent_sum[begun] - (t * ended - self._end_sum[ended]))
+
+
+def _utilization(load: _Load, window: Window, target: float) -> float:
+    counts = load.replica_count[window.rows]
+    counts = counts[np.isfinite(counts) & (counts > 0)]
+    if not len(counts):
+        return 0.0
+    inside = load.request_seconds(window.start_s, window.end_s) / window.length_s
+    return float(inside / (counts.mean() * target))
