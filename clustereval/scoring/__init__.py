@@ -4,6 +4,6 @@ Write a scorer of one's own with :func:`scorer`, :class:`Example` and :class:`Sc
 it under the entry point group ``clustereval.scorers``; ``docs/scorers.md`` shows how.
 """
 
-from clustereval.scoring.scorer import Answer, Example, Score, Scorer, scorer
+from clustereval.scoring.scorer import Answer, Example, Score, Scorer, ToolCall, scorer
 
-__all__ = ["Answer", "Example", "Score", "Scorer", "scorer"]
+__all__ = ["Answer", "Example", "Score", "Scorer", "ToolCall", "scorer"]

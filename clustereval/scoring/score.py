@@ -21,7 +21,7 @@ from clustereval.core.errors import RunFolderError
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.rundir import Run
 from clustereval.scoring.registry import load_scorers
-from clustereval.scoring.scorer import Answer, Example, Score, Scorer
+from clustereval.scoring.scorer import Answer, Example, Score, Scorer, ToolCall
 from clustereval.scoring.text import shorten
 
 _REASON_CHARS = 200
@@ -154,10 +154,10 @@ def _kinds(first: pd.DataFrame, counts: np.ndarray, prompts: PromptLibrary) -> l
     return kinds
 
 
-def _tool_calls(raw: str | None, prompt_id: str) -> tuple[dict[str, Any], ...]:
+def _tool_calls(raw: str | None, prompt_id: str) -> tuple[ToolCall, ...]:
     try:
         calls = json.loads(raw) if raw else []
-        return tuple({"name": call["name"], "arguments": call["arguments"]} for call in calls)
+        return tuple(ToolCall(str(call["name"]), str(call["arguments"] or "")) for call in calls)
     except (ValueError, TypeError, KeyError):
         raise RunFolderError(
             f"requests.parquet: damaged: tool_calls of an answer to {prompt_id!r} are"

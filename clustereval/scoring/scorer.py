@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from clustereval.core.prompts import Prompt, Reference
 
-ToolCall = dict[str, Any]
-"""``{"name": str, "arguments": str}``; the arguments are the JSON text that the model wrote."""
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One call that the model made; ``arguments`` is the JSON text that it wrote."""
+
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True)

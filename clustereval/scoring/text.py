@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from typing import Any, Final
@@ -46,13 +47,24 @@ def parse_json(text: str) -> Any:
     stripped = text.strip()
     fenced = _FENCE.match(stripped)
     try:
-        return json.loads(fenced.group(1) if fenced else stripped, parse_constant=_no_constant)
+        return json.loads(
+            fenced.group(1) if fenced else stripped,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{shorten(text)} is too large a number")
+    return value
 
 
 def same_json(found: Any, expected: Any) -> bool:
@@ -80,6 +92,6 @@ def same_json(found: Any, expected: Any) -> bool:
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """``value`` for a reason: on one line, cut at ``limit`` characters."""
-    text = " ".join(str(value)[: 4 * limit].split())
+    """``value`` for a reason: on one line, cut at ``limit`` characters, and always writable."""
+    text = " ".join(str(value)[: 4 * limit].split()).encode("utf-8", "replace").decode()
     return text if len(text) <= limit else text[: limit - 1] + "…"

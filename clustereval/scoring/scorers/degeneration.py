@@ -41,7 +41,7 @@ def degeneration(example: Example) -> Score:
     row are no loop. The limits let lists and tables pass; what is flagged is beyond doubt. Tool
     calls without text are judged by their arguments.
     """
-    texts = [example.output_text, *(str(call.get("arguments", "")) for call in example.tool_calls)]
+    texts = [example.output_text, *(call.arguments for call in example.tool_calls)]
     given = [text for text in texts if text.strip()]
     if not given and not example.tool_calls:
         return wrong("empty: neither text nor a tool call")
@@ -54,7 +54,7 @@ def degeneration(example: Example) -> Score:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """The text itself, or the strings of the JSON value that it is, and its own blanks."""
+    """The text itself, or the strings of the JSON value that it is."""
     if text.lstrip()[:1] not in ("{", "["):
         yield text
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 from clustereval.scoring.scorer import RIGHT, Answer, Example, Score, scorer
 
@@ -35,17 +36,27 @@ def fidelity_prefix(example: Example) -> Score:
     if not example.idle_answers:
         return Score(None, "no other idle answer to this prompt")
     own = _written(example.answer)
-    shares = [_shared(own, _written(idle)) for idle in example.idle_answers]
-    value = sum(share for share, _ in shares) / len(shares)
-    if value == 1.0:
+    total, first = 0.0, len(own)
+    for idle, count in Counter(example.idle_answers).items():
+        share, position = _shared(own, _written(idle))
+        total += share * count
+        if share < 1.0:
+            first = min(first, position)
+    if total == len(example.idle_answers):
         return RIGHT
-    return Score(value, f"first divergence at character {min(at for _, at in shares)}")
+    return Score(total / len(example.idle_answers), f"first divergence at character {first}")
 
 
 def _written(answer: Answer) -> str:
     if not answer.tool_calls:
         return answer.text
-    return answer.text + "\n" + json.dumps(answer.tool_calls, ensure_ascii=False)
+    return (
+        answer.text
+        + "\n"
+        + json.dumps(
+            [[call.name, call.arguments] for call in answer.tool_calls], ensure_ascii=False
+        )
+    )
 
 
 def _shared(a: str, b: str) -> tuple[float, int]:

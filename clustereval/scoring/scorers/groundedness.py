@@ -1,4 +1,4 @@
-"""``groundedness``: whether what the answer says stands in the context. Lexical: words, no sense."""
+"""``groundedness``: whether the answer's words stand in the context. Lexical: it knows no sense."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+|(?<=[。！？])")
 _NUMBER: Final = re.compile(r"\d+(?:[.,:/]\d+)*")
 _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _STOP_WORDS: Final = frozenset(
-    "a an and are as at be been but by can did do does for from had has have he her his i if in is"
-    " it its may me my no not of on or our she so than that the their them then there these they"
-    " this to up us was we were what when where which who will with would you your".split()
+    words(
+        "a an and are as at be been but by can did do does for from had has have he her his i if in"
+        " is it its may me my no not of on or our she so than that the their them then there these"
+        " they this to up us was we were what when where which who will with would you your"
+    )
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import jsonschema_rs
@@ -17,7 +18,7 @@ _MOST_ERRORS = 20
 
 @scorer("json_schema", "1", needs={"json_schema"})
 def json_schema(example: Example) -> Score:
-    """1 where the answer is JSON that meets the schema; else 0, the reason saying at what it failed.
+    """1 where the answer is JSON that meets the schema; else 0, the reason saying why.
 
     The reason begins with ``parse`` (no JSON at all) or with the schema's keywords that were not
     met, most frequent first: ``type``, ``required``, ``enum``, ``additionalProperties``, …
@@ -28,9 +29,12 @@ def json_schema(example: Example) -> Score:
         value = parse_json(example.output_text)
     except ValueError as error:
         return wrong(f"parse: {shorten(error)}")
-    # A hostile answer can break the same rule very often: the first errors are enough.
     validator = _validator(json.dumps(example.reference.json_schema, sort_keys=True))
-    errors = [error for error, _ in zip(validator.iter_errors(value), range(_MOST_ERRORS))]
+    try:
+        # A hostile answer can break the same rule very often: the first errors are enough.
+        errors = list(islice(validator.iter_errors(value), _MOST_ERRORS))
+    except (ValueError, RecursionError) as error:  # e.g. a lone surrogate, or too deep a nesting
+        return wrong(f"parse: {shorten(error)}")
     if not errors:
         return RIGHT
     kinds = Counter(str(error.kind.name) for error in errors)

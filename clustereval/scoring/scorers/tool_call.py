@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any, Final
 
 from clustereval.core.prompts import ExpectedCall
@@ -23,7 +22,7 @@ def tool_call_strict(example: Example) -> Score:
     each value equal to an accepted one as JSON values are: strings character for character,
     numbers by value, ``true`` not 1, ``"5"`` not 5.
     """
-    return _match(example, lambda value: value)
+    return _match(example, lenient=False)
 
 
 @scorer("tool_call_lenient", "1", needs={"tool_call"})
@@ -36,10 +35,10 @@ def tool_call_lenient(example: Example) -> Score:
     ``standardize_string``) in ShishirPatil/gorilla; types are those of the accepted values, where
     BFCL reads them from the function's description.
     """
-    return _match(example, _standardise)
+    return _match(example, lenient=True)
 
 
-def _match(example: Example, form: Callable[[Any], Any]) -> Score:
+def _match(example: Example, *, lenient: bool) -> Score:
     expected = example.reference.tool_call
     assert expected is not None, "the registry sees to it that the reference has a tool call"
     calls = example.tool_calls
@@ -49,43 +48,45 @@ def _match(example: Example, form: Callable[[Any], Any]) -> Score:
         )
         return wrong(f"count: expected one call, found {len(calls)}{said}")
     call = calls[0]
-    if call.get("name") != expected.name:
+    if call.name != expected.name:
         return wrong(f"name: expected {expected.name}, found {shorten(call.get('name'))}")
     try:
-        found = _arguments(call.get("arguments"))
+        found = _arguments(call.arguments)
     except ValueError as error:
         return wrong(f"parse: {shorten(error)}")
-    problem = _problem(found, expected, form)
+    problem = _problem(found, expected, lenient)
     return wrong(problem) if problem else RIGHT
 
 
-def _arguments(raw: Any) -> dict[str, Any]:
-    # Servers write no arguments as "", as "{}" and as null.
-    value = parse_json(raw) if isinstance(raw, str) and raw.strip() else raw or {}
+def _arguments(raw: str) -> dict[str, Any]:
+    # Servers write "no arguments" as an empty text, too.
+    value = parse_json(raw) if raw.strip() else {}
     if not isinstance(value, dict):
         raise ValueError(f"arguments are {type(value).__name__}, not an object")
     return value
 
 
-def _problem(
-    found: dict[str, Any], expected: ExpectedCall, form: Callable[[Any], Any]
-) -> str | None:
+def _problem(found: dict[str, Any], expected: ExpectedCall, lenient: bool) -> str | None:
     extra = [name for name in found if name not in expected.arguments]
     if extra:
         return f"unexpected argument: {shorten(', '.join(extra))}"
     for name, accepted in expected.arguments.items():
-        optional = "" in accepted
         if name not in found:
-            if not optional:
+            if "" not in accepted:
                 return f"missing argument: {name}"
             continue
         # Strictly, "" among the accepted values only says that the argument may be left out.
-        values = [value for value in accepted if value != ""] if form("A") == "A" else accepted
+        values = accepted if lenient else [value for value in accepted if value != ""]
+        form = _standardise if lenient else _as_it_stands
         given = form(found[name])
         if not any(same_json(given, form(value)) for value in values):
             wanted = " or ".join(json.dumps(value, ensure_ascii=False) for value in values)
             return f"value: {name}: expected {shorten(wanted)}, found {shorten(found[name])!r}"
     return None
+
+
+def _as_it_stands(value: Any) -> Any:
+    return value
 
 
 def _standardise(value: Any) -> Any:
