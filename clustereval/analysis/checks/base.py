@@ -1,0 +1,171 @@
+"""What every check is, and the drafts that several of them make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from clustereval.analysis import contrasts, wording
+from clustereval.analysis.contrasts import Estimate
+from clustereval.analysis.gates import Draft, Say
+from clustereval.analysis.slices import Floats, Frames, Mask, Rubric
+from clustereval.core.findings import Finding, Value
+
+
+@dataclass(frozen=True)
+class NotObserved:
+    """A check that could not look: why, and what would make it observable."""
+
+    reason: str
+
+
+class Check(Protocol):
+    """One check. ``evaluate`` drafts its findings; the run's gates are decided together after."""
+
+    name: str
+
+    def evaluate(self, frames: Frames, settings: Any) -> Sequence[Draft] | NotObserved: ...
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: its rows, and how it is called."""
+
+    mask: Mask
+    names: Mapping[str, Value]
+    words: str
+
+
+def draft(
+    check: str,
+    metric: str,
+    estimate: Estimate,
+    *,
+    unit: str,
+    effect: str,
+    margin: float,
+    slice_: Mapping[str, Value],
+    say: Say,
+    baseline: Mapping[str, Value] | None = None,
+    gate: bool = True,
+    remedy: Say = lambda _: "",
+) -> Draft:
+    """An estimate as a draft of a finding."""
+    finding = Finding(
+        check=check,
+        metric=metric,
+        unit=unit,
+        effect=effect,
+        slice=dict(slice_),
+        baseline=dict(baseline or {}),
+        observed=estimate.observed,
+        reference=estimate.reference,
+        estimate=estimate.value,
+        margin=margin,
+        n=estimate.n,
+        clusters=estimate.clusters,
+        resampling_unit=estimate.unit,
+        method=estimate.method,
+        gate=gate,
+        warnings=list(estimate.warnings),
+        evidence=list(estimate.evidence),
+    )
+    return Draft(finding, estimate.bounds, say, remedy)
+
+
+def score_draft(
+    check: str,
+    frames: Frames,
+    rubric: str,
+    sides: tuple[Side, Side],
+    margin: float,
+    *,
+    by: str,
+    gate: bool,
+    within: Sequence[str] = (),
+    windows: bool = True,
+    remedy: Say = lambda _: "",
+) -> Draft:
+    """The drop of one rubric between two sides, paired by prompt."""
+    slice_, base = sides
+    estimate = contrasts.score_drop(
+        frames,
+        frames.rubrics.get(rubric, absent(frames)),
+        slice_.mask,
+        base.mask,
+        by=by,
+        within=within,
+        windows=windows,
+    )
+    return draft(
+        check,
+        rubric,
+        estimate,
+        unit="ratio",
+        effect=f"drop against {base.words}",
+        margin=margin,
+        slice_=slice_.names,
+        baseline=base.names,
+        say=lambda finding: wording.drop_sentence(finding, slice_.words, base.words),
+        gate=gate,
+        remedy=remedy,
+    )
+
+
+def score_drafts(
+    check: str,
+    frames: Frames,
+    gating: Sequence[str],
+    sides: tuple[Side, Side],
+    margin: float,
+    **options: Any,
+) -> list[Draft]:
+    """One draft per rubric: those of ``gating`` gate, every other one is exploratory.
+
+    An exploratory rubric without a score on both sides gives none.
+    """
+    gate = bool(options.pop("gate", True))
+    drafts = [
+        score_draft(check, frames, rubric, sides, margin, gate=gate, **options) for rubric in gating
+    ]
+    for rubric, scores in frames.rubrics.items():
+        if rubric not in gating and all((scores.scored & side.mask).any() for side in sides):
+            drafts.append(score_draft(check, frames, rubric, sides, margin, gate=False, **options))
+    return drafts
+
+
+def absent(frames: Frames) -> Rubric:
+    """A rubric that no request was scored by."""
+    size = len(frames)
+    return Rubric(np.full(size, np.nan), np.zeros(size, dtype=np.int8))
+
+
+def latency_s(frames: Frames, column: str) -> Floats:
+    """Latencies from *due* of answered requests; a time-out counts as at least its own length.
+
+    Errors and arrivals never sent have no latency; they are judged as failures. Leaving the
+    time-outs out as well would make a slower target look faster.
+    """
+    values = np.where(frames.ok, frames.numbers(column), np.nan)
+    waited = frames.numbers("end_s") - frames.numbers("due_s")
+    return np.where(frames.where(outcome="timeout"), waited, values)
+
+
+def failed_share(frames: Frames) -> Floats:
+    """1 where an arrival got no whole answer: error, timeout or dropped."""
+    return (~frames.ok).astype(float)
+
+
+def truncated_share(frames: Frames) -> Floats:
+    """1 where an answer was cut at the token limit; NaN where there was no whole answer."""
+    return np.where(frames.ok, frames.where(finish_reason="length").astype(float), np.nan)
+
+
+def truncation(frames: Frames) -> Rubric:
+    """Truncation as a rubric (1 = not truncated), so that it can be paired by prompt."""
+    value = 1 - truncated_share(frames)
+    status = np.where(frames.ok, 1, 2).astype(np.int8)
+    return Rubric(value, status)

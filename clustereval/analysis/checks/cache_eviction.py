@@ -1,0 +1,112 @@
+"""Low and medium cache hit with high, on the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clustereval.analysis import contrasts, wording
+from clustereval.analysis.checks.base import (
+    NotObserved,
+    Side,
+    draft,
+    latency_s,
+    score_draft,
+    score_drafts,
+)
+from clustereval.analysis.gates import Draft
+from clustereval.analysis.slices import Frames
+from clustereval.core.checks import CacheEviction
+from clustereval.core.findings import Finding, Status
+
+FIDELITY = ("fidelity", "fidelity_prefix")
+WITHIN = ("saturation_bucket",)
+
+
+class CacheEvictionCheck:
+    """Score and divergence gate; TTFT is exploratory, since a miss must cost prefill time."""
+
+    name = "cache_eviction"
+
+    def evaluate(self, frames: Frames, settings: CacheEviction) -> Sequence[Draft] | NotObserved:
+        buckets = frames.levels("cache_bucket")
+        if not buckets:
+            return NotObserved(
+                "needs cached tokens in the responses' usage (vLLM: "
+                "--enable-prompt-tokens-details) or the probe"
+            )
+        if "high" not in buckets or len(buckets) < 2:
+            found = ", ".join(buckets)
+            return NotObserved(f"needs cache hits both high and lower; all were {found}")
+        base = Side(
+            frames.where(cache_bucket="high"), {"cache_bucket": "high"}, "at high cache hit"
+        )
+        drafts: list[Draft] = []
+        for bucket in ("low", "medium"):
+            if bucket not in buckets:
+                continue
+            mask = frames.where(cache_bucket=bucket)
+            side = Side(mask, {"cache_bucket": bucket}, f"{bucket} cache hit")
+            drafts += self._bucket(frames, settings, side, base)
+        return drafts
+
+    def _bucket(
+        self, frames: Frames, settings: CacheEviction, side: Side, base: Side
+    ) -> list[Draft]:
+        def remedy(finding: Finding) -> str:
+            return _remedy(frames, finding, str(side.names["cache_bucket"]))
+
+        drafts = score_drafts(
+            self.name, frames, [*settings.rubrics, *FIDELITY], (side, base),
+            settings.score_margin, by="cache_bucket", within=WITHIN, remedy=remedy,
+        )[len(settings.rubrics) + len(FIDELITY) :]  # fmt: skip
+        gates = [
+            score_draft(
+                self.name, frames, rubric, (side, base), settings.score_margin,
+                by="cache_bucket", within=WITHIN, gate=True, remedy=remedy,
+            )
+            for rubric in settings.rubrics
+        ]  # fmt: skip
+        diverged = [
+            score_draft(
+                self.name, frames, rubric, (side, base), settings.divergence_margin,
+                by="cache_bucket", within=WITHIN, gate=rubric == "fidelity", remedy=remedy,
+            )
+            for rubric in FIDELITY
+            if rubric in frames.rubrics
+        ]  # fmt: skip
+        ratio = contrasts.quantile_ratio(
+            frames, latency_s(frames, "ttft_due_s"), side.mask, base.mask, 0.95, by="cache_bucket"
+        )
+        ttft = draft(
+            self.name,
+            "ttft_due_s.p95",
+            ratio,
+            unit="times",
+            effect="ratio to high cache hit",
+            margin=frames.scenario.checks.traffic_drift.latency_factor,
+            slice_=side.names,
+            baseline=base.names,
+            say=lambda f: wording.level_sentence(
+                f, side.words, "p95 TTFT against high cache hit is"
+            ),
+            gate=False,
+        )
+        return [*gates, *diverged, *drafts, ttft]
+
+
+def _remedy(frames: Frames, finding: Finding, bucket: str) -> str:
+    if finding.status is not Status.FAIL:
+        return ""
+    share = float(
+        frames.where(cache_bucket=bucket).sum() / max(frames.factors["cache_bucket"].known.sum(), 1)
+    )
+    text = f"{wording.percent(share)} of requests meet {bucket} cache hit; "
+    usage = frames.numbers("kv_cache_usage")[frames.where(cache_bucket=bucket)]
+    if not np.isnan(usage).all():
+        text += f"KV cache use there is {np.nanmedian(usage):.0%} in the median; "
+    return text + (
+        "repeat the run with prefix caching off: if the drop goes, the cached blocks are at fault; "
+        "else raise the KV memory or route prefixes to the replica that holds them"
+    )

@@ -1,0 +1,108 @@
+"""The run itself: a run that measured its own client says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clustereval.analysis import wording
+from clustereval.analysis.checks.base import NotObserved
+from clustereval.analysis.contrasts import EVIDENCE
+from clustereval.analysis.gates import Draft
+from clustereval.analysis.intervals import point_quantile
+from clustereval.analysis.slices import Floats, Frames, Mask
+from clustereval.core.checks import RunHealth
+from clustereval.core.findings import Finding, Warning, WarningCode
+
+CENSUS = "census of the run's arrivals: no sampling error"
+
+
+class RunHealthCheck:
+    """Facts about this run, not inferences from it: the interval is the value itself.
+
+    What matters is whether *these* rows measured the target, and all of them are known.
+    """
+
+    name = "run_health"
+
+    def evaluate(self, frames: Frames, settings: RunHealth) -> Sequence[Draft] | NotObserved:
+        if len(frames) == 0:
+            return NotObserved("no arrival outside warm-up was recorded")
+        late = frames.numbers("late_s")
+        sent = ~np.isnan(late)
+        drafts = [self._late(frames, late, sent, settings.late_p99_s)]
+        dropped = frames.where(outcome="dropped")
+        drafts.append(
+            self._share(
+                frames,
+                "dropped",
+                dropped,
+                np.ones(len(frames), dtype=bool),
+                settings.dropped_ratio,
+                "arrivals never sent",
+                "raise request.max_in_flight or lower the rate: more was in flight than allowed",
+            )
+        )
+        if frames.level in ("ray", "probe"):
+            unobserved = ~frames.factors["replica_id"].known
+            drafts.append(
+                self._share(
+                    frames,
+                    "unobserved",
+                    unobserved & frames.ok,
+                    frames.ok,
+                    settings.unobserved_ratio,
+                    f"answers without a replica although the level is {frames.level}",
+                    "check that every replica's access log or probe header reaches the observer",
+                )
+            )
+        return drafts
+
+    def _late(self, frames: Frames, late: Floats, sent: Mask, limit: float) -> Draft:
+        value = point_quantile(np.sort(late[sent]), 0.99) if sent.any() else None
+        worst = np.argsort(-np.where(sent, late, -np.inf), kind="stable")[:EVIDENCE]
+        warnings = []
+        if value is not None and value > limit / 2:
+            detail = f"p99 lateness {wording.amount(value, 's')}"
+            warnings.append(Warning(code=WarningCode.CLIENT_LATE, detail=detail))
+        return self._census(
+            "late_s.p99", "s", "lateness of the load generator, p99", value, limit,
+            n=int(sent.sum()),
+            evidence=frames.ids(worst[sent[worst]]),
+            warnings=warnings,
+            words="p99 lateness of the load generator",
+            remedy="the load generator was slow: lower the rate, or run it on another machine",
+        )  # fmt: skip
+
+    def _share(
+        self, frames: Frames, metric: str, bad: Mask, among: Mask, limit: float, words: str,
+        remedy: str,
+    ) -> Draft:  # fmt: skip
+        total = int(among.sum())
+        value = float(bad.sum() / total) if total else None
+        return self._census(
+            metric, "ratio", f"share of {words}", value, limit,
+            n=total, evidence=frames.ids(np.flatnonzero(bad)[:EVIDENCE]), words=words,
+            remedy=remedy,
+        )  # fmt: skip
+
+    def _census(
+        self, metric: str, unit: str, effect: str, value: float | None, limit: float, *,
+        n: int, evidence: list[str], words: str, remedy: str,
+        warnings: Sequence[Warning] = (),
+    ) -> Draft:  # fmt: skip
+        finding = Finding(
+            check=self.name, metric=metric, unit=unit, effect=effect,
+            observed=value, estimate=value, low=value, high=value, margin=limit, n=n,
+            resampling_unit="none", method=CENSUS, evidence=evidence, warnings=list(warnings),
+        )  # fmt: skip
+
+        def say(f: Finding) -> str:
+            if value is None:
+                return f"{words}: nothing was sent"
+            shown = wording.percent(value) if unit == "ratio" else wording.amount(value, unit)
+            most = wording.percent(limit) if unit == "ratio" else wording.amount(limit, unit)
+            return f"{words}: {shown} (allowed {most}; {n} arrivals)"
+
+        return Draft(finding, None, say, lambda _: remedy)

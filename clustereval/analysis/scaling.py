@@ -1,0 +1,180 @@
+"""How fast replicas followed their target, and up to which saturation the service held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from clustereval.analysis import wording
+from clustereval.analysis.checks.base import latency_s
+from clustereval.analysis.gates import Draft
+from clustereval.analysis.intervals import point_quantile
+from clustereval.analysis.slices import Frames
+from clustereval.core.checks import AutoscalingLag
+from clustereval.core.findings import Finding, Status
+
+_BIN_ROWS = 20
+"""Requests that a step of saturation needs before it is judged."""
+
+
+@dataclass(frozen=True)
+class Rise:
+    """One rise of the autoscaler's target.
+
+    Attributes:
+        at_s: when it was seen. wait_s: until as many replicas ran, or until it was given up.
+        served: whether as many replicas ran in the end. step_s: the sampling interval.
+    """
+
+    at_s: float
+    wait_s: float
+    served: bool
+    step_s: float
+
+
+def rises(cluster: pd.DataFrame) -> list[Rise] | None:
+    """Every rise of ``target_replicas`` and how long it waited; None where not sampled."""
+    found: list[Rise] = []
+    sampled = False
+    for _, samples in cluster.groupby(cluster["deployment"].fillna("")):
+        target = _series(samples, "target_replicas")
+        running = _series(samples, "replicas_running")
+        if target is None or running is None:
+            continue
+        sampled = True
+        found += _rises_of(target, running)
+    return found if sampled else None
+
+
+def _series(samples: pd.DataFrame, metric: str) -> pd.Series | None:
+    """One metric of a deployment over time, from the source that sampled it most."""
+    mine = samples[(samples["metric"] == metric) & samples["value"].notna()]
+    if mine.empty:
+        return None
+    source = mine["source"].value_counts().index[0]
+    mine = mine[mine["source"] == source].sort_values("t_s")
+    return mine.groupby("t_s")["value"].last()
+
+
+def _rises_of(target: pd.Series, running: pd.Series) -> list[Rise]:
+    times = target.index.to_numpy(dtype=float)
+    wanted = target.to_numpy(dtype=float)
+    run_times = running.index.to_numpy(dtype=float)
+    ran = running.to_numpy(dtype=float)
+    step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    found = []
+    for index in np.flatnonzero(np.diff(wanted) > 0) + 1:
+        start, need = times[index], wanted[index]
+        ready = run_times[(run_times >= start) & (ran >= need)]
+        given_up = times[(times > start) & (wanted < need)]
+        end = max(run_times[-1], times[-1])
+        stop = min(given_up[0] if len(given_up) else end, end)
+        if len(ready) and ready[0] <= stop:
+            found.append(Rise(start, ready[0] - start, True, step))
+        else:
+            found.append(Rise(start, stop - start, False, step))
+    return found
+
+
+def draft_of(check: str, rises: list[Rise], limit_s: float) -> Draft:
+    """The slowest rise against its limit: a census of the run's rises, to a sample's precision."""
+    worst = max(rises, key=lambda rise: (rise.wait_s, not rise.served), default=None)
+    finding = Finding(
+        check=check,
+        metric="scale_up_s",
+        unit="s",
+        effect="from the target's rise to as many running replicas, slowest",
+        slice={} if worst is None else {"at_s": round(worst.at_s, 1)},
+        margin=limit_s,
+        n=len(rises),
+        clusters=len(rises),
+        resampling_unit="rise of the target",
+        method="census of the rises, to the precision of the sampling interval",
+        gate=worst is not None,
+    )
+    if worst is None:
+        say = "the autoscaler never asked for more replicas, so scaling up was not tried"
+        return Draft(finding, None, lambda _: say)
+    finding = finding.model_copy(
+        update={
+            "observed": worst.wait_s,
+            "estimate": worst.wait_s,
+            "low": max(0.0, worst.wait_s - worst.step_s) if worst.served else worst.wait_s,
+            "high": worst.wait_s + worst.step_s if worst.served else None,
+        }
+    )
+    return Draft(finding, None, lambda f: _sentence(f, worst), lambda f: _remedy(f, worst))
+
+
+def _sentence(finding: Finding, worst: Rise) -> str:
+    took = wording.amount(worst.wait_s, "s")
+    what = (
+        f"the replicas asked for at {worst.at_s:.0f} s ran {took} later"
+        if worst.served
+        else f"the replicas asked for at {worst.at_s:.0f} s had not come after {took}"
+    )
+    undecided = wording.ending(finding)
+    return f"{what} (limit {finding.margin:g} s; slowest of {finding.n} rises){undecided}"
+
+
+def _remedy(finding: Finding, worst: Rise) -> str:
+    if finding.status is not Status.FAIL:
+        return ""
+    if not worst.served:
+        return "the cluster could not place the replicas: check its free resources and max_replicas"
+    return (
+        f"new replicas need {worst.wait_s:.0f} s: keep one more running (min_replicas), or shorten "
+        "their start (model weights on local disk, compile cache)"
+    )
+
+
+def highest_saturation(frames: Frames, settings: AutoscalingLag) -> str:
+    """The highest saturation up to which quality and TTFT both held, as a setting to try.
+
+    Requests of traffic are taken in steps of one request per replica. A step holds where its TTFT
+    at ``quantile`` is within the limit and the first rubric is within the margin of the idle mean
+    of the same prompts (point estimates of at least 20 requests: a suggestion, not a finding).
+    """
+    saturation = frames.numbers("saturation")
+    known = frames.traffic & ~np.isnan(saturation)
+    if not known.any():
+        return ""
+    ttft = latency_s(frames, "ttft_due_s")
+    lost = _lost(frames, settings.rubrics[0])
+    held: float | None = None
+    steps = np.floor(np.where(known, saturation, -1)).astype(int)
+    for step in range(int(steps.max()) + 1):
+        rows = known & (steps == step)
+        if rows.sum() < _BIN_ROWS:
+            continue
+        times, losses = ttft[rows & ~np.isnan(ttft)], lost[rows & ~np.isnan(lost)]
+        fast = (
+            len(times) > 0 and point_quantile(np.sort(times), settings.quantile) < settings.ttft_s
+        )
+        right = len(losses) == 0 or losses.mean() < settings.score_margin
+        if not (fast and right):
+            break
+        held = step + 1
+    if held is None:
+        return "quality or TTFT did not hold even at the lowest load: it is not the saturation"
+    now = frames.cluster[frames.cluster["metric"] == "target_ongoing_requests"]["value"].dropna()
+    current = f" (now {now.iloc[-1]:g})" if len(now) else ""
+    return (
+        f"quality and TTFT held up to {held:g} requests per replica: "
+        f"set target_ongoing_requests to at most {held:g}{current}"
+    )
+
+
+def _lost(frames: Frames, rubric: str) -> np.ndarray:
+    """Idle mean of the row's own prompt minus the row's score; NaN where either is missing."""
+    scores = frames.rubrics.get(rubric)
+    if scores is None:
+        return np.full(len(frames), np.nan)
+    idle = frames.baseline & scores.scored & (frames.prompt >= 0)
+    size = int(frames.prompt.max(initial=0)) + 1
+    count = np.bincount(frames.prompt[idle], minlength=size)
+    total = np.bincount(frames.prompt[idle], weights=scores.value[idle], minlength=size)
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return mean[frames.prompt] - scores.value

@@ -1,0 +1,231 @@
+"""The rows that checks compare: requests joined with their scores, warm-up left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES
+from clustereval.core.scenario import Scenario
+from clustereval.rundir import Run
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+SLICE_COLUMNS: Final = (
+    "role",
+    "phase",
+    "tenant",
+    "family",
+    "pin",
+    "outcome",
+    "replica_id",
+    "saturation_bucket",
+    "cache_bucket",
+    "traffic_pattern",
+    "finish_reason",
+)
+
+NOT_APPLICABLE, SCORED, UNSCORED, FAILED = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A column of names as codes: ``levels[code]``, -1 where null."""
+
+    codes: Codes
+    levels: tuple[str, ...]
+
+    def among(self, names: Iterable[str]) -> Mask:
+        wanted = [self.levels.index(name) for name in names if name in self.levels]
+        return np.isin(self.codes, wanted)
+
+    @property
+    def known(self) -> Mask:
+        return self.codes >= 0
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """One scorer's values, row by row.
+
+    Attributes:
+        value: shape (rows,), 0..1, NaN where there is no score (internal; never in a result).
+        status: shape (rows,): not applicable, scored, unscored (no answer came) or failed.
+    """
+
+    value: Floats
+    status: NDArray[np.int8]
+
+    @property
+    def attempted(self) -> Mask:
+        return self.status != NOT_APPLICABLE
+
+    @property
+    def scored(self) -> Mask:
+        return self.status == SCORED
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What every check reads; shapes are (rows,) with one row per request that is not warm-up.
+
+    Attributes:
+        rows: the requests table without warm-up, index 0..rows-1.
+        factors: the columns that slices are made of, as codes.
+        prompt: codes of the prompts.
+        window: codes of the load windows (``buckets.traffic.window_s`` of due time).
+        rubrics: scorer → its values.
+        cluster: cluster samples over time, possibly empty.
+        scenario, level, target, load, interrupted: from the manifest.
+        counts: planned, ok, error, …, of the whole run.
+    """
+
+    rows: pd.DataFrame
+    factors: Mapping[str, Factor]
+    prompt: Codes
+    window: Codes
+    rubrics: Mapping[str, Rubric]
+    cluster: pd.DataFrame
+    scenario: Scenario
+    level: str | None = None
+    load: Mapping[str, Any] = field(default_factory=dict)
+    interrupted: bool = False
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def where(self, **slices: str | Sequence[str]) -> Mask:
+        """Rows whose columns hold one of the given names; null never matches."""
+        mask = np.ones(len(self), dtype=bool)
+        for column, names in slices.items():
+            wanted = [names] if isinstance(names, str) else names
+            mask &= self.factors[column].among(wanted)
+        return mask
+
+    def levels(self, column: str, mask: Mask | None = None) -> list[str]:
+        """Names that occur in a column (among the rows of ``mask``), sorted."""
+        factor = self.factors[column]
+        codes = factor.codes if mask is None else factor.codes[mask]
+        present = np.unique(codes[codes >= 0])
+        return sorted(factor.levels[code] for code in present)
+
+    def numbers(self, column: str) -> Floats:
+        """A numeric column as floats, NaN where null (internal)."""
+        return self.rows[column].to_numpy(dtype=float, na_value=np.nan)
+
+    @property
+    def traffic(self) -> Mask:
+        return self.where(role="traffic")
+
+    @property
+    def baseline(self) -> Mask:
+        return self.where(role="baseline")
+
+    @property
+    def ok(self) -> Mask:
+        return self.where(outcome="ok")
+
+    def ids(self, order: Sequence[int] | Codes) -> list[str]:
+        """Request ids of the rows at these positions."""
+        return [str(value) for value in self.rows["request_id"].to_numpy(dtype=object)[order]]
+
+
+def load_frames(run: Run) -> Frames:
+    """The frames of a run folder; a run without scores or cluster samples has empty ones.
+
+    Raises:
+        RunFolderError: there is no requests table, or a file is damaged.
+    """
+    manifest = run.manifest
+    return build_frames(
+        run.requests,
+        run.scores if run.has(SCORES.file) else None,
+        run.cluster if run.has(CLUSTER.file) else None,
+        manifest.scenario,
+        level=manifest.level,
+        load=manifest.load,
+        interrupted=manifest.state == "interrupted",
+    )
+
+
+def build_frames(
+    requests: pd.DataFrame,
+    scores: pd.DataFrame | None,
+    cluster: pd.DataFrame | None,
+    scenario: Scenario,
+    *,
+    level: str | None = None,
+    load: Mapping[str, Any] | None = None,
+    interrupted: bool = False,
+) -> Frames:
+    """Joins tables in memory; see :class:`Frames`."""
+    warmup = (requests["role"] == "warmup").to_numpy(dtype=bool, na_value=False)
+    rows = requests[~warmup].reset_index(drop=True)
+    rubrics = _rubrics(rows["request_id"], scores)
+    width = scenario.buckets.traffic.window_s
+    due = rows["due_s"].to_numpy(dtype=float, na_value=0.0)
+    return Frames(
+        rows=rows,
+        factors={column: _factor(rows[column]) for column in SLICE_COLUMNS},
+        prompt=_factor(rows["prompt_id"]).codes,
+        window=np.floor_divide(due, width).astype(np.int64).clip(0),
+        rubrics=rubrics,
+        cluster=cluster if cluster is not None else pd.DataFrame(columns=CLUSTER.names),
+        scenario=scenario,
+        level=level,
+        load=dict(load or {}),
+        interrupted=interrupted,
+        counts=_counts(requests, int(warmup.sum()), rubrics),
+    )
+
+
+def _factor(column: pd.Series) -> Factor:
+    codes, levels = pd.factorize(column)
+    return Factor(codes.astype(np.int64), tuple(str(level) for level in levels))
+
+
+def _rubrics(request_id: pd.Series, scores: pd.DataFrame | None) -> dict[str, Rubric]:
+    if scores is None or scores.empty:
+        return {}
+    row = pd.Index(request_id).get_indexer(pd.Index(scores["request_id"]))
+    value = scores["value"].to_numpy(dtype=float, na_value=np.nan)
+    state = np.select(
+        [
+            (scores["status"] == "scored").to_numpy(dtype=bool, na_value=False) & ~np.isnan(value),
+            (scores["status"] == "unscored").to_numpy(dtype=bool, na_value=False),
+        ],
+        [SCORED, UNSCORED],
+        FAILED,
+    ).astype(np.int8)
+    scorer = _factor(scores["scorer"])
+    rubrics: dict[str, Rubric] = {}
+    for code, name in enumerate(scorer.levels):
+        mine = (scorer.codes == code) & (row >= 0)
+        values = np.full(len(request_id), np.nan)
+        status = np.zeros(len(request_id), dtype=np.int8)
+        values[row[mine]] = np.where(state[mine] == SCORED, value[mine], np.nan)
+        status[row[mine]] = state[mine]
+        rubrics[name] = Rubric(values, status)
+    return rubrics
+
+
+def _counts(requests: pd.DataFrame, warmup: int, rubrics: Mapping[str, Rubric]) -> dict[str, int]:
+    outcome = requests["outcome"].value_counts()
+    counts = {"planned": len(requests), **{name: int(outcome.get(name, 0)) for name in OUTCOMES}}
+    statuses = [rubric.status for rubric in rubrics.values()]
+    return {
+        **counts,
+        "warmup": warmup,
+        "scores_attempted": sum(int((s != NOT_APPLICABLE).sum()) for s in statuses),
+        "scores_scored": sum(int((s == SCORED).sum()) for s in statuses),
+        "scores_unscored": sum(int((s == UNSCORED).sum()) for s in statuses),
+        "scores_failed": sum(int((s == FAILED).sum()) for s in statuses),
+    }

@@ -1,0 +1,210 @@
+"""From a run folder to findings and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clustereval.analysis.checks import ALL_CHECKS, Check, NotObserved
+from clustereval.analysis.gates import Draft, decide
+from clustereval.analysis.slices import Frames, load_frames
+from clustereval.core.findings import (
+    CheckResult,
+    Finding,
+    Findings,
+    Outcome,
+    Status,
+    Verdict,
+    Warning,
+    WarningCode,
+)
+from clustereval.rundir import Run
+
+HEALTH = "run_health"
+
+
+def analyse(run: Run) -> Findings:
+    """Evaluates every enabled check of the run, decides, and writes ``findings.json``.
+
+    Raises:
+        RunFolderError: the requests table is missing, or a file is damaged.
+    """
+    findings = analyse_frames(load_frames(run))
+    run.write_findings(findings)
+    return findings
+
+
+def analyse_frames(frames: Frames, checks: Sequence[Check] = ALL_CHECKS) -> Findings:
+    """The same without a folder."""
+    settings = frames.scenario.checks
+    drafts: list[Draft] = []
+    unobserved: dict[str, str] = {}
+    required: dict[str, bool] = {}
+    for check in checks:
+        mine = getattr(settings, check.name)
+        if not mine.enabled:
+            continue
+        required[check.name] = mine.required
+        made = check.evaluate(frames, mine)
+        if isinstance(made, NotObserved):
+            unobserved[check.name] = made.reason
+        else:
+            drafts += made
+    decided = decide(drafts, settings.confidence)
+    if frames.interrupted:
+        decided = [_interrupted(finding) for finding in decided]
+    return conclude(
+        decided,
+        required,
+        unobserved,
+        counts=dict(frames.counts),
+        context=_context(frames, decided),
+        interrupted=frames.interrupted,
+    )
+
+
+def conclude(
+    findings: list[Finding],
+    required: Mapping[str, bool],
+    unobserved: Mapping[str, str],
+    *,
+    counts: dict[str, int],
+    context: dict[str, Any],
+    interrupted: bool = False,
+) -> Findings:
+    """Checks and verdict from decided findings.
+
+    Args:
+        required: check → whether the verdict needs it; its keys are the checks, in order.
+        unobserved: check → why it could not look.
+        interrupted: the run was cut short: its verdict is at best inconclusive.
+    """
+    results = [
+        _result(name, needed, findings, unobserved.get(name)) for name, needed in required.items()
+    ]
+    return Findings(
+        verdict=_verdict(results, interrupted),
+        checks=results,
+        findings=findings,
+        counts=counts,
+        context=context,
+    )
+
+
+def _result(
+    name: str, required: bool, findings: list[Finding], unobserved: str | None
+) -> CheckResult:
+    if unobserved is not None:
+        return CheckResult(
+            check=name,
+            required=required,
+            status=Status.NOT_OBSERVED,
+            sentence=f"not observed: {unobserved}",
+            not_observed=unobserved,
+        )
+    gates = [(i, f) for i, f in enumerate(findings) if f.check == name and f.gate]
+    failed = [(i, f) for i, f in gates if f.status is Status.FAIL]
+    undecided = [(i, f) for i, f in gates if f.status is not Status.PASS]
+    if failed:
+        status, (index, deciding) = Status.FAIL, max(failed, key=lambda item: _excess(item[1]))
+    elif not gates:
+        reason = "nothing that gates could be measured"
+        return CheckResult(
+            check=name, required=required, status=Status.INCONCLUSIVE, sentence=reason
+        )
+    elif undecided:
+        status = Status.INCONCLUSIVE
+        index, deciding = max(undecided, key=lambda item: _closeness(item[1]))
+    else:
+        status, (index, deciding) = Status.PASS, max(gates, key=lambda item: _closeness(item[1]))
+    return CheckResult(
+        check=name, required=required, status=status, sentence=deciding.sentence, deciding=index
+    )
+
+
+def _excess(finding: Finding) -> float:
+    """How far beyond its margin a failed finding certainly is, in margins."""
+    return (finding.low or 0.0) / (finding.margin or 1.0)
+
+
+def _closeness(finding: Finding) -> float:
+    """How near to failing: the upper bound in margins; unbounded is nearest."""
+    if finding.high is None:
+        return float("inf")
+    return finding.high / (finding.margin or 1.0)
+
+
+def _verdict(results: Sequence[CheckResult], interrupted: bool) -> Verdict:
+    passed = [r for r in results if r.status is Status.PASS]
+    failed = [r for r in results if r.status is Status.FAIL]
+    health = [r for r in failed if r.check == HEALTH]
+    tally = f"{len(passed)} of {len(results)} passed"
+    open_ = [r for r in results if r.status in (Status.INCONCLUSIVE, Status.NOT_OBSERVED)]
+    rest = [_open(result) for result in open_]
+    if health:
+        return Verdict(
+            outcome=Outcome.INVALID,
+            sentence=f"the run is not valid: {health[0].sentence}",
+            because=[r.sentence for r in health],
+        )
+    others = [r for r in failed if r.check != HEALTH]
+    if others:
+        return Verdict(
+            outcome=Outcome.FAIL,
+            sentence=others[0].sentence,
+            because=[f"{r.check}: {r.sentence}" for r in others] + [_sentence(tally, rest)],
+        )
+    needed = [_open(result) for result in open_ if result.required]
+    decided = [r for r in passed if r.check != HEALTH]
+    if interrupted:
+        needed.insert(0, "the run was interrupted")
+    elif not decided:
+        needed.insert(0, "no check of the target was decided")
+    outcome = Outcome.INCONCLUSIVE if needed else Outcome.PASS
+    return Verdict(outcome=outcome, sentence=_sentence(tally, rest), because=needed or [tally])
+
+
+def _open(result: CheckResult) -> str:
+    if result.not_observed:
+        return f"{result.check} not observed: {result.not_observed}"
+    return f"{result.check} inconclusive: {result.sentence}"
+
+
+def _sentence(tally: str, rest: Sequence[str]) -> str:
+    return "; ".join([tally, *rest])
+
+
+def _interrupted(finding: Finding) -> Finding:
+    warning = Warning(code=WarningCode.INTERRUPTED)
+    return finding.model_copy(update={"warnings": [*finding.warnings, warning]})
+
+
+def _context(frames: Frames, findings: Sequence[Finding]) -> dict[str, Any]:
+    gates = [f for f in findings if f.gate and f.p_value is not None]
+    exploratory = [f for f in findings if not f.gate and f.p_value is not None]
+    confidence = frames.scenario.checks.confidence
+    return {
+        "level": frames.level,
+        "confidence": confidence,
+        "gates": len(gates),
+        "exploratory": len(exploratory),
+        "adjustment": "Holm over the gates, Benjamini-Hochberg over the exploratory findings",
+        "family_wise_error": round((1 - confidence) / 2, 6),
+        "load_window_s": frames.scenario.buckets.traffic.window_s,
+        "detectable": _detectable(gates),
+    }
+
+
+def _detectable(gates: Sequence[Finding]) -> list[dict[str, Any]]:
+    """What each gate could have seen: estimate's distance to its upper bound, by check."""
+    return [
+        {
+            "check": finding.check,
+            "metric": finding.metric,
+            "slice": finding.slice,
+            "unit": finding.unit,
+            "half_width": finding.high - finding.estimate,
+        }
+        for finding in gates
+        if finding.high is not None and finding.estimate is not None
+    ]

@@ -1,0 +1,111 @@
+"""Findings as sentences that one can say aloud, with the numbers that decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from clustereval.core.findings import Finding, Status, Value
+
+_FIELDS = {
+    "replica_id": "replica",
+    "saturation_bucket": "saturation",
+    "cache_bucket": "cache hit",
+    "traffic_pattern": "traffic",
+}
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A value with its unit: points for ratios, ms or s for times, × for factors."""
+    return f"{number(value, unit)} {_unit(value, unit)}".strip() if value is not None else "?"
+
+
+def number(value: float | None, unit: str, like: float | None = None) -> str:
+    """A value in the unit in which ``like`` (or itself) would be said."""
+    if value is None:
+        return "unbounded"
+    if unit == "ratio":
+        return _short(100 * value)
+    if unit == "s" and abs(value if like is None else like) < 1:
+        return f"{1000 * value:.0f}"
+    if unit == "count":
+        return f"{value:.0f}"
+    return f"{value:.3g}"
+
+
+def _unit(value: float, unit: str) -> str:
+    if unit == "ratio":
+        return "point" if _short(100 * value) == "1" else "points"
+    if unit == "s":
+        return "ms" if abs(value) < 1 else "s"
+    return "times" if unit == "times" else ""
+
+
+def _short(value: float) -> str:
+    return (
+        f"{value:.1f}".removesuffix(".0").replace("-0", "0")
+        if abs(value) < 0.05
+        else (f"{value:.1f}".removesuffix(".0"))
+    )
+
+
+def percent(share: float | None) -> str:
+    return "?" if share is None else f"{_short(100 * share)}%"
+
+
+def interval(finding: Finding) -> str:
+    """``95% interval 5.1 to 13.4, margin 5; 240 paired prompts``."""
+    unit, like = finding.unit, finding.estimate
+    parts = []
+    if finding.low is not None or finding.high is not None:
+        low = "unbounded" if finding.low is None else number(finding.low, unit, like)
+        high = "unbounded" if finding.high is None else number(finding.high, unit, like)
+        parts.append(f"{finding.confidence:.0%} interval {low} to {high}")
+    if finding.margin is not None:
+        parts.append(f"margin {number(finding.margin, unit, like)}")
+    count = f"{finding.n} requests"
+    if finding.clusters and "paired" in finding.method and "unpaired" not in finding.method:
+        count = f"{finding.clusters} paired prompts"
+    return f"{', '.join(parts)}; {count}"
+
+
+def ending(finding: Finding) -> str:
+    """What is to be said where nothing is decided; else nothing."""
+    if finding.status is not Status.INCONCLUSIVE:
+        return ""
+    if finding.more_requests:
+        return f": undecided, about {finding.more_requests:,} more requests would decide"
+    return ": undecided"
+
+
+def named(slice_: Mapping[str, Value]) -> str:
+    """``replica r1, phase idle``."""
+    return ", ".join(
+        f"{_FIELDS.get(key, key)} {value}" for key, value in slice_.items() if value is not None
+    )
+
+
+def drop_sentence(finding: Finding, subject: str, against: str) -> str:
+    """``replica r1 answers `correct` 9.2 points worse than its siblings (…)``."""
+    if finding.estimate is None:
+        return no_estimate(finding, subject, against)
+    size = amount(abs(finding.estimate), "ratio")
+    way = "worse" if finding.estimate > 0 else "better"
+    how = f"{size} {way} than" if abs(finding.estimate) >= 0.0005 else "the same as"
+    return f"{subject} answers `{finding.metric}` {how} {against} ({interval(finding)}){ending(finding)}"
+
+
+def no_estimate(finding: Finding, subject: str, against: str) -> str:
+    why = "; ".join(warning.detail for warning in finding.warnings if warning.detail)
+    return f"{subject}: `{finding.metric}` against {against} undecided: {why or 'no data'}"
+
+
+def level_sentence(finding: Finding, subject: str, what: str) -> str:
+    """``tenant beta: p95 TTFT is 1.31 s (…)``."""
+    if finding.estimate is None:
+        return f"{subject}: {what} undecided: no data"
+    value = (
+        percent(finding.estimate)
+        if finding.unit == "ratio"
+        else amount(finding.estimate, finding.unit)
+    )
+    return f"{subject}: {what} {value} ({interval(finding)}){ending(finding)}"
