@@ -1,0 +1,155 @@
+"""Why the verdict can be believed, and where it cannot: counts, lateness, power, gaps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clustereval.core.findings import Status
+from clustereval.report import aggregates as agg
+from clustereval.report.checks_view import TITLES
+from clustereval.report.numbers import count, percent, scale_of, seconds
+from clustereval.report.redact import redacted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from clustereval.core.findings import Findings
+    from clustereval.rundir import Manifest
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One part of a bar, in per cent of its width."""
+
+    name: str
+    n: str
+    share: str
+    start: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Power:
+    """What one check could have seen."""
+
+    check: str
+    metric: str
+    n: str
+    clusters: str
+    unit: str
+    half_width: str
+    margin: str
+    more: str
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Everything of the section."""
+
+    arrivals: list[Segment]
+    scored: list[Segment]
+    rubric: str
+    scorers: list[dict[str, Any]]
+    late: dict[str, str]
+    late_limit: str
+    late_ok: bool | None
+    power: list[Power]
+    gates: int
+    exploratory: int
+    gaps: list[tuple[str, str]]
+    observation: list[tuple[str, str]]
+    load: list[tuple[str, str]]
+
+
+def trust(
+    manifest: Manifest, requests: pd.DataFrame | None, scores: pd.DataFrame | None,
+    findings: Findings | None, rubric: str | None,
+) -> Trust:  # fmt: skip
+    """The section's content, from whatever of the run is there."""
+    late = {"p50": None, "p99": None, "max": None} if requests is None else agg.lateness(requests)
+    limit = manifest.scenario.checks.run_health.late_p99_s
+    states = [] if scores is None else agg.score_states(scores).to_dict("records")
+    mine = next((row for row in states if row["scorer"] == rubric), None)
+    p99 = late["p99"]
+    return Trust(
+        arrivals=segments(agg.outcomes(requests)) if requests is not None else [],
+        scored=segments({key: mine[key] for key in ("scored", "unscored", "failed")})
+        if mine
+        else [],
+        rubric=rubric or "",
+        scorers=[{str(key): value for key, value in row.items()} for row in states],
+        late={name: seconds(value) for name, value in late.items()},
+        late_limit=seconds(limit),
+        late_ok=None if p99 is None else p99 <= limit,
+        power=_power(findings),
+        gates=sum(f.gate for f in findings.findings) if findings else 0,
+        exploratory=sum(not f.gate for f in findings.findings) if findings else 0,
+        gaps=[
+            (TITLES.get(check.check, check.check), check.not_observed or check.sentence)
+            for check in (findings.checks if findings else [])
+            if check.status is Status.NOT_OBSERVED
+        ],
+        observation=_pairs(manifest.observation),
+        load=_pairs(manifest.load),
+    )
+
+
+def segments(counts: dict[str, int]) -> list[Segment]:
+    """Parts of one bar, zero parts kept in the legend."""
+    total = sum(counts.values()) or 1
+    start, parts = 0.0, []
+    for name, number in counts.items():
+        width = 100 * number / total
+        parts.append(
+            Segment(name, count(number), percent(number / total), round(start, 3), round(width, 3))
+        )
+        start += width
+    return parts
+
+
+def _power(findings: Findings | None) -> list[Power]:
+    """Per check the deciding finding's resolution: half the width of its interval."""
+    rows = []
+    for check in findings.checks if findings else []:
+        if check.deciding is None or findings is None:
+            continue
+        finding = findings.findings[check.deciding]
+        scale = scale_of(finding)
+        half = None
+        if finding.low is not None and finding.high is not None:
+            half = (finding.high - finding.low) / 2
+        rows.append(
+            Power(
+                check=TITLES.get(check.check, check.check),
+                metric=finding.metric,
+                n=count(finding.n),
+                clusters=count(finding.clusters),
+                unit=finding.resampling_unit,
+                half_width="–" if half is None else f"± {scale.amount(half)}",
+                margin=scale.amount(finding.margin),
+                more="decided" if not finding.more_requests else count(finding.more_requests),
+            )
+        )
+    return rows
+
+
+def _pairs(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """A free-form account as lines of a definition list."""
+    return [
+        (key.replace("_", " "), value if isinstance(value, str) else _plain(value))
+        for key, value in redacted(values).items()
+    ]
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "not known"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:,.6g}"
+    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+        return ", ".join(str(item) for item in value) or "none"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,133 @@
+"""Findings written by hand, as the analysis would state them, for tests of what shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clustereval.core.findings import (
+    CheckResult,
+    Finding,
+    Findings,
+    Outcome,
+    Status,
+    Verdict,
+    Warning,
+    WarningCode,
+)
+
+
+def skew_finding(replica: str = "r2", **changes: Any) -> Finding:
+    """A replica that answers worse than its siblings, beyond the margin."""
+    return Finding.model_validate(
+        {
+            "check": "replica_skew",
+            "metric": "correct",
+            "unit": "ratio",
+            "effect": "drop against siblings",
+            "slice": {"replica_id": replica},
+            "baseline": {"replica_id": "siblings"},
+            "observed": 0.872,
+            "reference": 0.964,
+            "estimate": 0.092,
+            "low": 0.051,
+            "high": 0.134,
+            "margin": 0.05,
+            "n": 240,
+            "clusters": 240,
+            "resampling_unit": "prompt",
+            "method": "paired, Newcombe score interval",
+            "p_adjusted": 0.0004,
+            "status": "fail",
+            "sentence": f"replica `{replica}` answers 9.2 points worse than its siblings "
+            "(95% interval 5.1 to 13.4, margin 5; 240 paired prompts)",
+            "evidence": ["req-0000002", "req-0000005", "req-0000008"],
+            "remedy": f"take `{replica}` out of rotation and compare its weights and engine "
+            "arguments with its siblings'",
+        }
+        | changes
+    )
+
+
+def sample_findings(outcome: Outcome = Outcome.FAIL) -> Findings:
+    """Eight checks of every status, with the verdict ``outcome``."""
+    findings = [
+        skew_finding(),
+        skew_finding(
+            "r0", observed=0.964, reference=0.918, estimate=-0.046, low=-0.07, high=-0.022,
+            status="pass", p_adjusted=0.02, sentence="", remedy="", evidence=[],
+        ),
+        skew_finding(
+            "r1", observed=0.95, reference=0.925, estimate=-0.012, low=-0.033, high=0.011,
+            status="pass", p_adjusted=0.61, sentence="", remedy="", evidence=[],
+        ),
+        Finding(
+            check="autoscaling_lag", metric="ttft_due_s.p95", unit="s", effect="TTFT, p95",
+            slice={"saturation_bucket": "scaling"}, observed=0.41, estimate=0.41, low=0.33,
+            high=6.2, margin=5.0, n=412, clusters=14, resampling_unit="load window",
+            status=Status.INCONCLUSIVE, more_requests=900,
+            sentence="TTFT at p95 is 0.41 s when scaling (95% interval 0.33 to 6.2, margin 5)",
+            warnings=[Warning(code=WarningCode.FEW_CLUSTERS, detail="14 load windows")],
+            evidence=["req-0002100"],
+        ),
+        Finding(
+            check="traffic_drift", metric="correct", unit="ratio", effect="drop against steady",
+            slice={"traffic_pattern": "burst"}, baseline={"traffic_pattern": "steady"},
+            observed=0.949, reference=0.956, estimate=0.007, low=-0.009, high=0.023, margin=0.05,
+            n=230, clusters=230, resampling_unit="prompt", status=Status.PASS,
+        ),
+        Finding(
+            check="tenant_fairness", metric="e2e_due_s.p99", unit="times",
+            effect="against all tenants", slice={"tenant": "beta"}, baseline={"tenant": "all"},
+            observed=0.8, reference=0.74, estimate=1.08, low=0.97, high=1.21, margin=1.5, n=301,
+            clusters=30, resampling_unit="load window", status=Status.PASS,
+        ),
+        Finding(
+            check="model_quality", metric="correct", unit="ratio", effect="shortfall",
+            observed=0.956, reference=0.85, estimate=0.044, low=0.03, high=0.066, margin=0.15,
+            n=1000, clusters=240, resampling_unit="prompt", status=Status.PASS,
+        ),
+        Finding(
+            check="fidelity", metric="divergence", unit="ratio", effect="answers that differ",
+            baseline={"role": "baseline"}, observed=0.011, estimate=0.011, low=0.004, high=0.021,
+            margin=0.03, n=2000, clusters=240, resampling_unit="prompt", status=Status.PASS,
+        ),
+        Finding(
+            check="run_health", metric="late_s.p99", unit="s", effect="lateness of the client",
+            estimate=0.0011, low=0.001, high=0.0013, margin=0.1, n=3000, status=Status.PASS,
+        ),
+    ]  # fmt: skip
+
+    def check(name: str, status: str, sentence: str, deciding: int | None, **more: Any) -> Any:
+        return CheckResult(
+            check=name, required=name == "run_health", status=Status(status), sentence=sentence,
+            deciding=deciding, **more,
+        )  # fmt: skip
+
+    checks = [
+        check("model_quality", "pass", "`correct` is 95.6% at idle, floor 85%", 6),
+        check("replica_skew", "fail", findings[0].sentence, 0),
+        check("autoscaling_lag", "inconclusive", findings[3].sentence, 3),
+        check("cache_eviction", "not_observed", "no cached tokens were reported", None,
+              not_observed="start vLLM with `--enable-prompt-tokens-details`"),
+        check("traffic_drift", "pass", "burst and sustained keep within 2.3 points of steady", 4),
+        check("tenant_fairness", "pass", "no tenant is slower than 1.21 times all", 5),
+        check("fidelity", "pass", "1.1% of loaded answers differ from the idle ones", 7),
+        check("run_health", "pass", "the load generator was 1.1 ms late at p99", 8),
+    ]  # fmt: skip
+    sentences = {
+        Outcome.FAIL: "FAIL: " + findings[0].sentence + ".",
+        Outcome.PASS: "PASS: 8 of 8 checks passed.",
+        Outcome.INCONCLUSIVE: "INCONCLUSIVE: 6 of 8 checks passed; two cannot be decided.",
+        Outcome.INVALID: "INVALID: the load generator was late.",
+    }
+    return Findings(
+        verdict=Verdict(
+            outcome=outcome,
+            sentence=sentences[outcome],
+            because=["5 of 8 checks passed; cache_eviction not observed"],
+        ),
+        checks=checks,
+        findings=findings,
+        counts={"planned": 3000, "ok": 3000, "error": 0, "timeout": 0, "dropped": 0},
+        context={"level": "probe", "multiplicity": "Holm over 9 declared comparisons"},
+    )
