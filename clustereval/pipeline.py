@@ -7,21 +7,42 @@ a target that dies) what had arrived is still scored and reported.
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from clustereval import __version__
+from clustereval.analysis.verdict import analyse
 from clustereval.core.columns import PLAN
-from clustereval.core.errors import InvalidRunError, LocalAppError
+from clustereval.core.errors import InvalidRunError, ScenarioError, TargetError
 from clustereval.core.findings import Findings
 from clustereval.core.scenario import LoadedScenario
-from clustereval.rundir import PROMPTS, Manifest, Run, Target
+from clustereval.load.arrivals import PhaseSummary, describe_plan, make_plan
+from clustereval.load.engine import await_start, start_load
+from clustereval.load.progress import RAW_LOAD, RAW_START, read_account, read_start
+from clustereval.load.progress import Progress as LoadState
+from clustereval.localapp import LocalApp
+from clustereval.observe.join import join
+from clustereval.observe.otlp import export_spans
+from clustereval.observe.ray_cluster import RayObserver
+from clustereval.observe.target import inspect_target, resolve_model
+from clustereval.report.html import write_report
+from clustereval.report.junit import write_junit
+from clustereval.rundir import (
+    FINDINGS,
+    PROMPTS,
+    RAW_APP_LOG,
+    RAW_RESPONSES,
+    Manifest,
+    Run,
+    Target,
+)
+from clustereval.scoring.score import score_run
 
 
 class Progress(Protocol):
@@ -30,26 +51,14 @@ class Progress(Protocol):
     def stage(self, text: str) -> None:
         """A stage begins."""
 
-    def plan(self, phases: list[tuple[str, float, float, int]]) -> None:
-        """What will be sent: (phase, start_s, end_s, arrivals) each."""
+    def plan(self, phases: list[PhaseSummary]) -> None:
+        """What will be sent."""
 
-    def load(self, state: Any) -> None:
+    def load(self, state: LoadState) -> None:
         """The load's own progress, about twice a second."""
 
     def note(self, text: str) -> None:
         """Something the user should know, which stops nothing."""
-
-
-class Silent:
-    """A progress that says nothing."""
-
-    def stage(self, text: str) -> None: ...
-
-    def plan(self, phases: list[tuple[str, float, float, int]]) -> None: ...
-
-    def load(self, state: Any) -> None: ...
-
-    def note(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -75,3 +84,188 @@ class Result:
     run: Run
     findings: Findings
     interrupted: bool
+
+
+def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -> Result:
+    """Runs ``loaded`` against what ``request`` names, judges it, and writes the report.
+
+    Ctrl-C while traffic is sent ends the traffic, not the run: what arrived is judged.
+
+    Raises:
+        ClusterEvalError: nothing could be tested; says why.
+    """
+    if request.target is None and request.app is None:
+        raise ScenarioError("nothing to test", expected="a target URL, or an app to start")
+    seed = loaded.scenario.seed if request.seed is None else request.seed
+    run = Run.create(request.out, _manifest(loaded, request, seed))
+    loaded.prompts.write(run.path(PROMPTS))
+    with _removed_unless_sent(run), ExitStack() as stack:
+        _find_target(run, request, stack, progress)
+        progress.stage("looking at the target")
+        facts = inspect_target(run.manifest.target)
+        for note in facts.notes:
+            progress.note(note)
+        observer = _observer(run, progress)
+        plan = make_plan(
+            loaded, seed=seed, salt=secrets.token_hex(4), replicas=len(facts.pin_ranks) or None
+        )
+        run.write_table(PLAN, plan)
+        progress.plan(describe_plan(plan))
+        interrupted = _send(run, observer, progress)
+        # The local app ends here, before the analysis wants its cores.
+    progress.stage("joining, scoring and judging")
+    findings = judge(run, otlp=request.otlp, note=progress.note)
+    publish(run)
+    return Result(run, findings, interrupted)
+
+
+def judge(
+    run: Run, *, otlp: str | None = None, note: Callable[[str], None] | None = None
+) -> Findings:
+    """Joins, scores and analyses what arrived in ``run``; can be done again at any time.
+
+    Raises:
+        InvalidRunError: nothing was sent.
+        RunFolderError: a file is missing or damaged.
+    """
+    _adopt_load(run)
+    if not run.has(RAW_RESPONSES):
+        raise InvalidRunError(
+            f"{run.folder}: nothing was sent: there is no {RAW_RESPONSES}",
+            change="run it again: `clustereval run`",
+        )
+    join(run)
+    spans = export_spans(run, otlp)
+    if spans.problem and note:
+        note(spans.problem)
+    score_run(run)
+    findings = analyse(run)
+    run.update_manifest(hashes=run.hash_files())
+    return findings
+
+
+def publish(run: Run) -> tuple[Path, Path | None]:
+    """Writes ``report.html``, and ``junit.xml`` where there are findings; returns their paths."""
+    junit = write_junit(run) if run.has(FINDINGS) else None
+    return write_report(run), junit
+
+
+# -- before the load -------------------------------------------------------------------------
+
+
+def _manifest(loaded: LoadedScenario, request: Request, seed: int) -> Manifest:
+    return Manifest(
+        name=request.out.name,
+        command=list(request.command),
+        scenario=loaded.scenario,
+        seed=seed,
+        target=Target(
+            url=request.target or "",
+            model=request.model or "",
+            api_key_env=request.api_key_env,
+            ray_dashboard=request.ray_dashboard,
+            app=request.app,
+            faults=request.faults,
+        ),
+        versions=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"clustereval": __version__, "python": platform.python_version()}
+    for name in ("ray", "vllm", "locust", "numpy", "pandas", "scipy"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+@contextmanager
+def _removed_unless_sent(run: Run) -> Iterator[None]:
+    """A run in which nothing was sent leaves no folder: the message says what was wrong."""
+    try:
+        yield
+    except BaseException:
+        if not run.has(RAW_RESPONSES):
+            shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+
+
+def _find_target(run: Run, request: Request, stack: ExitStack, progress: Progress) -> None:
+    """Starts the local app if one was asked for, and settles URL, model and dashboard."""
+    target = run.manifest.target
+    if request.app is not None:
+        progress.stage(f"starting the app {request.app!r} on a Ray Serve cluster of its own")
+        app = stack.enter_context(
+            LocalApp.start(
+                request.app,
+                faults=request.faults,
+                otlp=request.otlp,
+                log=run.path(RAW_APP_LOG),
+                prompt_files=[run.path(PROMPTS)],
+            )
+        )
+        changes = {
+            "url": app.url,
+            "model": request.model or app.model,
+            "ray_dashboard": request.ray_dashboard or app.dashboard,
+        }
+    else:
+        url = target.url.rstrip("/")
+        changes = {"url": url, "model": resolve_model(url, request.model, request.api_key_env)}
+    run.update_manifest(target=target.model_copy(update=changes))
+
+
+def _observer(run: Run, progress: Progress) -> RayObserver | None:
+    if run.manifest.target.ray_dashboard is None:
+        return None
+    try:
+        return RayObserver(run)
+    except TargetError as error:
+        # What the user did not ask for must not stop the run; what they asked for must.
+        if run.manifest.target.app is None:
+            raise
+        progress.note(str(error))
+        return None
+
+
+# -- the load --------------------------------------------------------------------------------
+
+
+def _send(run: Run, observer: RayObserver | None, progress: Progress) -> bool:
+    """Replays the plan; returns whether the user cut it short."""
+    interrupted = False
+    run.update_manifest(state="running")
+    progress.stage("sending")
+    if observer:
+        observer.start()
+    with start_load(run) as load:
+        try:
+            await_start(load)
+            while not load.wait(0.5):
+                if (state := load.progress()) is not None:
+                    progress.load(state)
+        except KeyboardInterrupt:
+            interrupted = True
+            progress.note("interrupted: keeping what has arrived")
+            load.stop()
+    _adopt_load(run, state="interrupted" if interrupted else "complete")
+    if observer:
+        progress.stage("reading the cluster's logs")
+        ray = observer.finish()
+        run.update_manifest(observation={**run.manifest.observation, "ray": ray})
+    return interrupted
+
+
+def _adopt_load(run: Run, state: str | None = None) -> None:
+    """Takes over what the load process left: the run's zero, and its account of itself.
+
+    A run whose parent was killed is still `running` here; it was interrupted.
+    """
+    manifest = run.manifest
+    if state is None:
+        state = "interrupted" if manifest.state == "running" else manifest.state
+    run.update_manifest(
+        state=state,
+        t0_unix_s=manifest.t0_unix_s or read_start(run.path(RAW_START)),
+        load=read_account(run.path(RAW_LOAD)) or manifest.load,
+    )

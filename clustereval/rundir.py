@@ -35,6 +35,8 @@ RAW_CLUSTER = "raw/cluster.jsonl"
 """One JSON object per cluster sample, appended while the load runs."""
 RAW_ACCESS = "raw/access.jsonl"
 """One JSON object per access-log line of a replica: request id → replica."""
+RAW_APP_LOG = "raw/app.log"
+"""What the app that was started for the run printed."""
 SPANS = "spans.jsonl"
 PROMPTS = "prompts.jsonl"
 REPORT = "report.html"
@@ -153,6 +155,8 @@ class Run:
         """Writes ``frame`` as one of the declared tables, whole or not at all."""
         arrow = table.conform(frame)
         self._replace(table.file, lambda path: pq.write_table(arrow, path, compression="zstd"))
+        # A table that was read before must not outlive the file that it was read from.
+        self.__dict__.pop(Path(table.file).stem, None)
 
     def read_table(self, table: Table) -> pd.DataFrame:
         """One of the declared tables.

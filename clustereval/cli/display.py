@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from clustereval.load.engine import Progress as LoadState
-from clustereval.pipeline import PlannedPhase
+from clustereval.load.arrivals import PhaseSummary
+from clustereval.load.progress import Progress as LoadState
 
 _LINE_EVERY_S = 10.0
 _BAR = 24
@@ -23,7 +23,7 @@ class Display:
 
     def __init__(self, console: Console):
         self._console = console
-        self._phases: list[PlannedPhase] = []
+        self._phases: list[PhaseSummary] = []
         self._stage = ""
         self._stage_since = time.monotonic()
         self._state: LoadState | None = None
@@ -56,12 +56,12 @@ class Display:
         if self._live is None:
             self._say(f"· {text}")
 
-    def plan(self, phases: list[PlannedPhase]) -> None:
+    def plan(self, phases: list[PhaseSummary]) -> None:
         self._phases = phases
         for phase in phases:
             self._say(
                 f"    {phase.name:<14} {phase.start_s:6.0f} to {phase.end_s:4.0f} s "
-                f"{phase.arrivals:6d} requests",
+                f"{phase.count:6d} requests",
             )
 
     def load(self, state: LoadState) -> None:
@@ -87,13 +87,15 @@ class Display:
 
     def _counts(self, state: LoadState) -> str:
         parts = [
-            f"{state.elapsed_s:.0f}/{state.planned_s:.0f} s",
+            f"{state.elapsed_s:.0f}/{state.end_due_s:.0f} s",
             f"{state.phase or '-'}",
             f"{state.ended}/{state.planned} ended",
             f"{state.in_flight} in flight",
         ]
         parts += [
-            f"{count} {outcome}" for outcome, count in state.outcomes.items() if count or outcome == "ok"
+            f"{count} {outcome}"
+            for outcome, count in state.outcomes.items()
+            if count or outcome == "ok"
         ]
         if state.ttft_p50_s is not None and state.ttft_p99_s is not None:
             parts.append(
@@ -113,6 +115,6 @@ class Display:
             mark = "✓" if share >= 1 else "›" if share > 0 else " "
             table.add_row(
                 Text(f"  {mark} {phase.name}"), Text("█" * filled + "░" * (_BAR - filled)),
-                Text(f"{phase.arrivals} requests", justify="right"),
+                Text(f"{phase.count} requests", justify="right"),
             )  # fmt: skip
         return Group(head, table, Text("  " + self._counts(self._state)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from clustereval.cli.options import faults, fault_option
+from clustereval.cli.options import fault_option
 from clustereval.cli.scenarios import find_scenario
 from clustereval.core.errors import ExitCode
 from clustereval.core.scenario import load_scenario
@@ -33,7 +33,7 @@ def run(
     scenario: str,
     target: str | None,
     app: str | None,
-    fault: tuple[str, ...],
+    fault_specs: tuple[str, ...],
     overrides: tuple[str, ...],
     **options: object,
 ) -> None:
@@ -44,19 +44,20 @@ def run(
     """
     if (target is None) == (app is None):
         raise click.UsageError("give --target URL, or --app simulated to start one here")
-    if fault and app is None:
+    if fault_specs and app is None:
         raise click.UsageError("--fault plants a fault in an app started here: give --app")
     from clustereval.cli.display import Display
     from clustereval.pipeline import Request, run_scenario
     from clustereval.report.text import render_summary
     from clustereval.rundir import default_out
+    from serve_apps.simulated.faults import parse_faults
 
     loaded = load_scenario(find_scenario(scenario), overrides)
     options["out"] = options["out"] or default_out(loaded.scenario.name)
     request = Request(
         target=target,
         app=app,
-        faults=faults(fault),
+        faults=dict(parse_faults(fault_specs)),
         command=("clustereval", *sys.argv[1:]),
         **options,  # type: ignore[arg-type]
     )

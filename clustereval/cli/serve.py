@@ -9,15 +9,17 @@ from pathlib import Path
 
 import click
 
-from clustereval.cli.options import fault_option, faults
-from serve_apps.simulated.faults import describe_faults
+from clustereval.cli.options import fault_option
+from serve_apps.simulated.faults import FAULTS, parse_faults
+
+_FAULTS = "\n".join(f"{f.name}[={f.default:g}]  {f.summary}" for f in FAULTS.values())
 
 
-@click.command(epilog="Faults of `simulated`:\n\n\b\n" + describe_faults())
+@click.command(epilog="Faults of `simulated`:\n\n\b\n" + _FAULTS)
 @click.option("--app", default="simulated", show_default=True, metavar="NAME", help="Which app.")
 @fault_option
 @click.option("--otlp", metavar="URL", help="Where the app sends its own spans.")
-def serve(app: str, fault: tuple[str, ...], otlp: str | None) -> None:
+def serve(app: str, fault_specs: tuple[str, ...], otlp: str | None) -> None:
     """Start an app on a Ray Serve cluster of its own, until Ctrl-C."""
     from clustereval.localapp import LocalApp
 
@@ -25,7 +27,7 @@ def serve(app: str, fault: tuple[str, ...], otlp: str | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     log = Path(tempfile.mkdtemp(prefix="clustereval-serve-")) / "app.log"
     click.echo(f"starting {app} (log: {log}) …", err=True)
-    with LocalApp.start(app=app, faults=faults(fault), otlp=otlp, log=log) as local:
+    with LocalApp.start(app=app, faults=parse_faults(fault_specs), otlp=otlp, log=log) as local:
         click.echo(f"target:        {local.url}")
         click.echo(f"model:         {local.model}")
         click.echo(f"ray dashboard: {local.dashboard}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from clustereval.load.progress import (
     Progress,
     read_account,
     read_progress,
+    read_start,
 )
 from clustereval.load.standalone import PARENT_PID, RUN
 from clustereval.rundir import Run
@@ -55,11 +55,7 @@ class LoadProcess:
     @property
     def t0_unix_s(self) -> float | None:
         """Zero of the run's clock; null until the load has begun."""
-        try:
-            value = json.loads(self._run.path(RAW_START).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return float(value["t0_unix_s"])
+        return read_start(self._run.path(RAW_START))
 
     @property
     def running(self) -> bool:

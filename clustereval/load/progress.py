@@ -155,3 +155,11 @@ def read_account(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def read_start(path: Path) -> float | None:
+    """The zero of the run's clock in Unix seconds; null where the load has not begun."""
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["t0_unix_s"])
+    except (OSError, ValueError, KeyError):
+        return None

@@ -85,9 +85,6 @@ def join(run: Run) -> None:
         level=joined.account["level"],
         observation={**manifest.observation, "join": joined.account},
     )
-    # A Run caches its tables: a second join in one process must not show the first one's.
-    for table in ("requests", "cluster"):
-        run.__dict__.pop(table, None)
 
 
 def join_rows(raw: RawRun, scenario: Scenario) -> Joined:

@@ -268,9 +268,7 @@ def _axis(*, grid: bool = True) -> dict[str, Any]:
 
 
 def _numbers(values: pd.Series) -> list[float | None]:
-    return [
-        None if pd.isna(value) else round(float(value), 5) for value in values.to_numpy(object)
-    ]
+    return [None if pd.isna(value) else round(float(value), 5) for value in values.to_numpy(object)]
 
 
 def _gap(upper: float | None, lower: float | None, factor: float) -> float:

@@ -152,9 +152,7 @@ def _missing(tables: Tables, folder: str) -> list[tuple[str, str]]:
     score = f"clustereval score {shlex.quote(folder)}"
     notes = []
     if tables.manifest.state != "complete":
-        notes.append(
-            (f"This run is {tables.manifest.state}: the page shows what had arrived.", "")
-        )
+        notes.append((f"This run is {tables.manifest.state}: the page shows what had arrived.", ""))
     if tables.requests is None:
         notes.append(("No request table (requests.parquet).", score))
     if tables.cluster is None:
@@ -187,7 +185,10 @@ def _facts(manifest: Manifest, requests: pd.DataFrame | None) -> list[tuple[str,
     if requests is not None and len(requests):
         answered = int((requests.outcome == "ok").sum())
         facts.append(
-            ("answered", f"{count(answered)} of {count(len(requests))} ({percent(answered / len(requests))})")
+            (
+                "answered",
+                f"{count(answered)} of {count(len(requests))} ({percent(answered / len(requests))})",
+            )
         )
     facts.append(("observed by", LEVELS.get(manifest.level or "", "unknown")))
     if requests is not None:

@@ -124,9 +124,7 @@ def _skew_findings(findings: Findings | None) -> dict[tuple[str, str], Finding]:
     }
 
 
-def _cell(
-    finding: Finding | None, means: pd.DataFrame, replica: str
-) -> tuple[Cell, float | None]:
+def _cell(finding: Finding | None, means: pd.DataFrame, replica: str) -> tuple[Cell, float | None]:
     if finding is not None:
         estimate = Estimate(finding.estimate, finding.low, finding.high, finding.n)
         clear = _excludes_zero(estimate)
@@ -210,8 +208,7 @@ def tenant_rows(
     declared = {tenant.name: tenant for tenant in scenario.tenants}
     names = list(traffic.tenant.value_counts().index)
     return [
-        _tenant_row(str(name), declared.get(str(name)), traffic, values, findings)
-        for name in names
+        _tenant_row(str(name), declared.get(str(name)), traffic, values, findings) for name in names
     ]
 
 

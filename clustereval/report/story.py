@@ -112,9 +112,7 @@ def _replica_strip(
             break
         series = agg.steps(agg.cluster_series(cluster, metric))
         if len(series) and not (metric == "replicas_starting" and not series.value.any()):
-            traces.append(
-                fig.line(series, "value", name, color, dash=dash, shape="hv", decimals=0)
-            )
+            traces.append(fig.line(series, "value", name, color, dash=dash, shape="hv", decimals=0))
             titles.append(fig.colored(name, color))
     if not traces:
         seen = agg.steps(agg.seen_by_requests(requests, "replica_count", width_s))
@@ -206,9 +204,7 @@ def _time_caption(requests: pd.DataFrame, windows: pd.DataFrame, phases: pd.Data
     return " ".join(parts)
 
 
-def _time_table(
-    requests: pd.DataFrame, phases: pd.DataFrame, values: pd.DataFrame | None
-) -> Grid:
+def _time_table(requests: pd.DataFrame, phases: pd.DataFrame, values: pd.DataFrame | None) -> Grid:
     rows = []
     for phase in phases.itertuples():
         mine = requests[requests.phase == phase.name]
@@ -276,9 +272,7 @@ def _numeric_chart(
     return Chart(id, title, _group_caption(groups, key, rubric), figure, _group_table(groups, key))
 
 
-def _pattern_chart(
-    rows: pd.DataFrame, values: pd.DataFrame | None, rubric: str | None
-) -> Chart:
+def _pattern_chart(rows: pd.DataFrame, values: pd.DataFrame | None, rubric: str | None) -> Chart:
     title = "By traffic pattern"
     key, order = "traffic_pattern", ["steady", "burst", "sustained"]
     traffic = rows[rows.role == "traffic"]

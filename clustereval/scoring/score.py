@@ -49,7 +49,6 @@ def score_run(run: Run, scorers: Sequence[Scorer] | None = None) -> pd.DataFrame
     except RunFolderError as error:
         raise RunFolderError(f"{run.folder}: {error.found}", change=error.change) from None
     run.write_table(SCORES, frame)
-    run.__dict__.pop("scores", None)  # an earlier reading of the file that was just replaced
     return frame
 
 
