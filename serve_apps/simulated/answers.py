@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,7 +42,7 @@ def tool_answer(name: str, arguments: dict[str, Any]) -> Answer:
 
 
 def message_key(
-    messages: Iterable[dict[str, Any]], tools: list[dict[str, Any]] | None = None
+    messages: Iterable[Mapping[str, Any]], tools: list[dict[str, Any]] | None = None
 ) -> str:
     """Identifies a conversation by role and content of its messages, and by its tools."""
     parts = [[message.get("role"), message.get("content") or ""] for message in messages]
@@ -133,7 +133,7 @@ def _arguments(call: ExpectedCall) -> dict[str, Any]:
 
 
 def _other(value: Any) -> Any:
-    """A value of the same type that is not ``value``; an object loses its last field."""
+    """Another value of the same type; an object gets one wrong value, or loses its last field."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
@@ -141,7 +141,11 @@ def _other(value: Any) -> Any:
     if isinstance(value, str):
         return "unknown" if value != "unknown" else "none"
     if isinstance(value, dict):
-        return dict(list(value.items())[:-1]) if value else {"unknown": None}
+        if not value:
+            return {"unknown": None}
+        *kept, (name, last) = value.items()
+        loses = chance("wrong", json.dumps(value, sort_keys=True, default=str)) < 0.5
+        return dict(kept) if loses else {**value, name: _other(last)}
     if isinstance(value, list):
         return value[:-1] if value else ["unknown"]
     return "unknown"

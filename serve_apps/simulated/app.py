@@ -17,8 +17,9 @@ from ray.serve.config import AutoscalingConfig, RequestRouterConfig
 from clustereval.core.prompts import Prompt, read_prompts
 from clustereval.probe import ProbeMiddleware
 from serve_apps.simulated.answers import AnswerBook
-from serve_apps.simulated.driver import Driver, Model
+from serve_apps.simulated.driver import Driver
 from serve_apps.simulated.faults import Faults
+from serve_apps.simulated.model import Model
 from serve_apps.simulated.openai_http import Replica, create_api
 from serve_apps.simulated.prompts import kv_blocks
 from serve_apps.simulated.settings import AppSettings, EngineSettings
@@ -51,10 +52,16 @@ class SimulatedReplica:
         )
         answers = AnswerBook(prompts, options.app.base_accuracy)
         self._model = Model(engine, answers, faults)
+        self._driver: Driver | None = None
 
     def record_replica_metadata(self) -> dict[str, Any]:
         """Tells routers this replica's rank, so that requests can be pinned to it."""
         return {"rank": self._rank}
+
+    def check_health(self) -> None:
+        """Serve replaces a replica whose engine broke down."""
+        if self._driver is not None and not self._driver.is_healthy:
+            raise RuntimeError("the simulated engine broke down")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         api = create_api(self._lifespan)
@@ -66,10 +73,10 @@ class SimulatedReplica:
     @contextlib.asynccontextmanager
     async def _lifespan(self, api: FastAPI) -> AsyncIterator[None]:
         provider = _tracing()
-        driver = Driver(self._model, time.monotonic)
-        api.state.replica = Replica(self._model, driver)
+        self._driver = Driver(self._model, time.monotonic)
+        api.state.replica = Replica(self._model, self._driver)
         yield
-        await driver.close()
+        await self._driver.close()
         if provider is not None:
             provider.shutdown()
 

@@ -18,6 +18,8 @@ from serve_apps.simulated.tokens import chance
 
 LOADED: Final = 6
 """Faults that need load show where a replica held at least so many other requests."""
+BUSY: Final = 2
+"""The tenant that starves does so where a replica holds at least so many others."""
 SKEWED_RANK: Final = 1
 LOW_HIT_RATIO: Final = 0.55
 CACHE_MISS_KV_RATIO: Final = 0.4
@@ -194,7 +196,7 @@ class Faults:
         """How long to hold a request back, by how many requests each tenant has sent so far."""
         strength = self.strengths.get("tenant_starvation", 0.0)
         is_smallest = len(counts) > 1 and tenant == min(counts, key=lambda name: counts[name])
-        return strength if is_smallest and in_flight >= LOADED // 3 else 0.0
+        return strength if is_smallest and in_flight >= BUSY else 0.0
 
 
 def _drawn(name: str, at: Conditions, strength: float) -> bool:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import ValidationError
 
 from clustereval.core import wire
-from serve_apps.simulated.answers import message_key
-from serve_apps.simulated.driver import Driver, Job, Model
+from serve_apps.simulated.driver import Driver
+from serve_apps.simulated.model import Call, Job, Model
 from serve_apps.simulated.openai_wire import ChatRequest, Completion, Progress
 from serve_apps.simulated.settings import MODEL, SIMULATED_HEADER
 
 SIMULATED = {SIMULATED_HEADER: "1"}
 DEFAULT_MAX_TOKENS = 256
+TENANT_HEADER = "x-tenant"
 
 
 @dataclass
@@ -60,7 +61,10 @@ def error_response(
     return JSONResponse(body, status, headers=SIMULATED)
 
 
-async def _health() -> Response:
+async def _health(request: Request) -> Response:
+    replica: Replica = request.app.state.replica
+    if not replica.driver.is_healthy:
+        return error_response(503, "the simulated engine broke down", kind="server_error")
     return JSONResponse({"status": "ok", "simulated": True}, headers=SIMULATED)
 
 
@@ -95,7 +99,7 @@ async def _chat(request: Request) -> Response:
             code="model_not_found",
         )
     replica: Replica = request.app.state.replica
-    job = _job(replica.model, chat, request)
+    job = replica.model.job(_call(replica.model, chat, request))
     if not replica.model.engine.fits(job.request):
         return error_response(
             400,
@@ -105,28 +109,26 @@ async def _chat(request: Request) -> Response:
             param="messages",
             code="context_length_exceeded",
         )
-    return await _answer(replica.driver, job, chat)
+    return await _answer(replica, job, chat)
 
 
-def _job(model: Model, chat: ChatRequest, request: Request) -> Job:
-    messages: list[dict[str, Any]] = [{"role": m.role, "content": m.text} for m in chat.messages]
+def _call(model: Model, chat: ChatRequest, request: Request) -> Call:
     given = request.headers.get(wire.REQUEST_ID)
     request_id = given if given and not model.has(given) else uuid.uuid4().hex
     sampled = f"{chat.seed if chat.seed is not None else request_id}" if chat.temperature else ""
-    return model.job(
-        request_id,
-        messages,
-        chat.tools,
-        chat.max_completion_tokens or chat.max_tokens or DEFAULT_MAX_TOKENS,
-        key=message_key(messages, chat.tools),
-        tenant=request.headers.get("x-tenant", ""),
+    return Call(
+        request_id=request_id,
+        messages=[{"role": m.role, "content": m.text} for m in chat.messages],
+        max_tokens=chat.max_completion_tokens or chat.max_tokens or DEFAULT_MAX_TOKENS,
+        tools=chat.tools,
+        tenant=request.headers.get(TENANT_HEADER, ""),
         variant=sampled,
     )
 
 
-async def _answer(driver: Driver, job: Job, chat: ChatRequest) -> Response:
+async def _answer(replica: Replica, job: Job, chat: ChatRequest) -> Response:
     """Waits for the first token, since an error can only be told before the response starts."""
-    stream = _tokens(driver, job)
+    stream = _tokens(replica, job)
     first = await anext(stream)
     status = first.reply.error_status
     if status is not None:
@@ -146,11 +148,13 @@ async def _answer(driver: Driver, job: Job, chat: ChatRequest) -> Response:
     return JSONResponse(completion.whole(last), headers=SIMULATED)
 
 
-async def _tokens(driver: Driver, job: Job) -> AsyncGenerator[Progress, None]:
+async def _tokens(replica: Replica, job: Job) -> AsyncGenerator[Progress, None]:
     count = 0
-    async for events, reply in driver.generate(job):
-        count += len(events)
-        yield Progress(reply, events[-1].conditions, count)
+    async with contextlib.aclosing(replica.driver.generate(job)) as steps:
+        async for events in steps:
+            count += len(events)
+            reply = replica.model.reply(job.request.request_id)
+            yield Progress(reply, events[-1].conditions, count)
 
 
 async def _sse(

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clustereval.core import attributes
 from clustereval.probe.spans import annotate_span
-from serve_apps.simulated.driver import Job
 from serve_apps.simulated.engine import Conditions
 from serve_apps.simulated.faults import Reply
+from serve_apps.simulated.model import Job
 from serve_apps.simulated.settings import FINGERPRINT, MODEL
 
 

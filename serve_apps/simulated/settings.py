@@ -14,12 +14,12 @@ SIMULATED_HEADER: Final = "x-clustereval-simulated"
 class EngineSettings:
     """Costs and limits of one replica's engine.
 
-    The defaults make a replica of about 11 requests a second at 25 output tokens: a step over
-    ``n`` sequences takes ``base_step_s + n × decode_seq_s`` (+ prefill), so one request alone
-    takes 25 × 5 ms, and many together approach 1 / (25 × 3 ms) a second.
+    A step over ``n`` sequences takes ``base_step_s + n × decode_seq_s``, and prompt tokens on top.
+    So an answer of 25 tokens takes 25 × 5 ms alone, and a replica makes at most 1 / (25 × 3 ms) of
+    them a second: about 11 with their prompts, or 15 of the golden set's shorter ones.
     """
 
-    max_num_seqs: int = 16
+    max_num_seqs: int = 32
     """Sequences in the running batch."""
     step_token_budget: int = 512
     """Prompt and output tokens of one step together (chunked prefill)."""
@@ -27,7 +27,7 @@ class EngineSettings:
     """Tokens of a KV block; only whole blocks are reused."""
     kv_blocks: int | None = None
     """KV blocks of a replica; ``None``: ``kv_working_set_ratio`` of what the prompts fill."""
-    kv_working_set_ratio: float = 0.85
+    kv_working_set_ratio: float = 0.7
     """Below 1, so that a replica that is asked everything keeps evicting something."""
     kv_blocks_min: int = 512
     context_tokens: int = 8192

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # A word piece with the space before it, one symbol, or a run of white space.
@@ -20,7 +20,7 @@ def tokenize(text: str) -> list[str]:
     return _PIECES.findall(text)
 
 
-def render(messages: Iterable[dict[str, Any]], tools: Sequence[dict[str, Any]] | None) -> str:
+def render(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> str:
     """Messages and tools as the one text that is prefilled, tools first as templates do."""
     parts = [f"<|tools|>{json.dumps(tools, sort_keys=True)}\n"] if tools else []
     parts += [f"<|{message['role']}|>\n{message['content']}<|end|>\n" for message in messages]
