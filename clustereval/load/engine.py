@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
-from clustereval.core.errors import ExitCode, InvalidRunError
+from clustereval.core.errors import ClusterEvalError, ExitCode, InvalidRunError
 from clustereval.core.shipped import scenarios_dir
 from clustereval.load.progress import (
     RAW_LOAD,
@@ -25,7 +25,7 @@ from clustereval.load.progress import (
     read_progress,
     read_start,
 )
-from clustereval.load.standalone import PARENT_PID, RUN
+from clustereval.load.standalone import PARENT_PID, RUN, heard
 from clustereval.rundir import Run
 
 RAW_LOG: Final = "raw/locust.log"
@@ -44,6 +44,7 @@ class LoadProcess:
         self._process = process
         self._run = run
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._error: ClusterEvalError | None = None
         # Through a pipe and not straight to the file: on a full disk the reason must still be told.
         self._reader = threading.Thread(target=self._read_log, name="load-log", daemon=True)
         self._reader.start()
@@ -78,7 +79,7 @@ class LoadProcess:
         """Whether the load has ended, after waiting up to ``timeout_s`` (null: however long).
 
         Raises:
-            InvalidRunError: it ended by itself before everything was sent; says why.
+            ClusterEvalError: it ended by itself before everything was sent; says why.
         """
         try:
             code = self._process.wait(timeout_s)
@@ -86,6 +87,8 @@ class LoadProcess:
             return False
         self._reader.join(5.0)
         if code not in (ExitCode.PASS, ExitCode.INTERRUPTED):
+            if self._error is not None:
+                raise self._error
             raise InvalidRunError(
                 f"the load process ended early ({_how(code)}); what had arrived is kept in "
                 f"{self._run.folder}. Its last words:\n{self.log_tail or '(none)'}",
@@ -122,7 +125,9 @@ class LoadProcess:
         except OSError:
             log = None
         for line in self._process.stdout:
-            self._tail.append(line.decode("utf-8", "replace").rstrip())
+            text = line.decode("utf-8", "replace").rstrip()
+            self._tail.append(text)
+            self._error = self._error or heard(text)
             if log is not None:
                 try:
                     log.write(line)

@@ -6,19 +6,22 @@ Locust's own pacing is not used: it is bounded by the number of users, which clo
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
 import os
 import signal
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import gevent
 import locust
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 from locust import User, task
 from locust.env import Environment
@@ -36,9 +39,10 @@ from clustereval.load.transport import Origin
 from clustereval.rundir import RAW_RESPONSES, Run
 
 _LEAD_S = 0.3
-"""From the start of the process's work to t0, so that an arrival due at 0 is not late."""
+"""From everything being ready to t0, so that an arrival due at 0 is not late."""
 _GRACE_S = 2.0
 _PROGRESS_S = 0.5
+_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +52,15 @@ class _Exit(Cancelled, gevent.GreenletExit):
 
 
 class GeventClock:
-    """Seconds since ``t0``, a moment of ``time.perf_counter``."""
+    """Seconds since :meth:`start`'s moment: ``time.perf_counter``, mapped to unix time once."""
 
-    def __init__(self, t0: float):
-        self._t0 = t0
+    def __init__(self) -> None:
+        self._t0 = time.perf_counter()
+        self.t0_unix_s = time.time()
+
+    def start(self, lead_s: float) -> None:
+        """Puts zero ``lead_s`` from now."""
+        self._t0, self.t0_unix_s = time.perf_counter() + lead_s, time.time() + lead_s
 
     def now(self) -> float:
         return time.perf_counter() - self._t0
@@ -83,21 +92,22 @@ class Session:
     def __init__(self, run: Run, environment: Environment):
         self.run = run
         self.finished = Event()
+        """Set when everything has been written and the exit code is known."""
+        self.stopped_by_locust = False
         self._environment = environment
         manifest = run.manifest
         request = manifest.scenario.request
         arrivals = arrivals_of(run.plan)
-        prompts = run.prompts
-        self.t0_unix_s = time.time() + _LEAD_S
-        self._clock = GeventClock(time.perf_counter() + _LEAD_S)
+        self._clock = GeventClock()
         origin = Origin(manifest.target.url, self._clock.now)
+        origin.resolve()
         write = RequestWriter(
             origin.target("/chat/completions"),
             origin.authority,
             model=manifest.target.model,
             request=request,
             tenants=manifest.scenario.tenants,
-            prompts=prompts,
+            prompts=run.prompts,
             api_key_env=manifest.target.api_key_env,
         )
         self._tally = Tally(len(arrivals), arrivals[-1].due_s if arrivals else 0.0)
@@ -111,20 +121,26 @@ class Session:
             record=self._record,
             limits=request,
         )
-        self._watch = SelfWatch(time.process_time, self._clock.now)
+
+    @property
+    def t0_unix_s(self) -> float:
+        return self._clock.t0_unix_s
 
     def play(self) -> None:
         """Runs the replay to its end.
 
         Raises:
-            RunFolderError: a response could not be written.
+            InvalidRunError: a response could not be written.
         """
-        start = {"t0_unix_s": self.t0_unix_s, "pid": os.getpid()}
-        self.run.write_text(RAW_START, json.dumps(start))
         # Prompts and plan live as long as the process: a collector that never looks at them
         # again pauses the loop for less.
         gc.collect()
         gc.freeze()
+        self._put_progress()
+        self._clock.start(_LEAD_S)
+        self._watch = SelfWatch(time.process_time, self._clock.now)
+        start = {"t0_unix_s": self.t0_unix_s, "pid": os.getpid()}
+        self.run.write_text(RAW_START, json.dumps(start))
         helpers = Group()
         helpers.spawn(self._watch_loop)
         helpers.spawn(self._write_progress)
@@ -134,7 +150,6 @@ class Session:
             helpers.kill()
             self._recorder.close()
             self._end()
-            self.finished.set()
 
     def stop(self) -> None:
         """Ends the replay early; returns when everything has been written."""
@@ -181,7 +196,7 @@ class Session:
             gevent.sleep(_PROGRESS_S)
 
     def _put_progress(self) -> None:
-        now_s, in_flight = self._clock.now(), self.replay.in_flight
+        now_s, in_flight = max(self._clock.now(), 0.0), self.replay.in_flight
         progress = self._tally.progress(now_s, in_flight, self._phase)
         self.run.write_text(RAW_PROGRESS, progress.model_dump_json())
 
@@ -219,7 +234,7 @@ def replay_user(environ: Mapping[str, str], default_scenario: Path) -> type[User
         default_scenario: scenario where the environment names none.
     """
     settings = {standalone.SCENARIO: str(default_scenario), **environ}
-    current: list[Session] = []
+    busy = BoundedSemaphore(1)
 
     class ReplayUser(User):
         """Replays the plan once; more users than one have nothing to do."""
@@ -229,73 +244,89 @@ def replay_user(environ: Mapping[str, str], default_scenario: Path) -> type[User
 
         @task
         def replay(self) -> None:
-            if current and not current[-1].finished.is_set():
-                raise StopUser
-            gevent.spawn(_replay, self.environment, self.host, settings, current)
+            if busy.acquire(blocking=False):
+                # In a greenlet of its own: Locust kills its users' without waiting for their rows.
+                play = gevent.spawn(_replay, self.environment, self.host, settings)
+                play.link(lambda _: busy.release())
             raise StopUser
 
     return ReplayUser
 
 
-def _replay(
-    environment: Environment, host: str | None, settings: Mapping[str, str], current: list[Session]
-) -> None:
-    """Plays a session in a greenlet of its own: Locust kills its users' before they could end."""
+def _replay(environment: Environment, host: str | None, settings: Mapping[str, str]) -> None:
+    """Makes or opens the run, plays it, and ends the test with the right exit code."""
     code: int = ExitCode.PASS
+    session: Session | None = None
     try:
         given = settings.get(standalone.RUN)
         run = Run.open(given) if given else standalone.make_run(settings, host)
         session = Session(run, environment)
-        current[:] = [session]
-        _hear_stops(environment, session, settings.get(standalone.PARENT_PID))
-        try:
-            session.play()
-        finally:
-            if not given:
-                logger.warning("run: %s", run.folder)
-                standalone.close_run(
-                    run,
-                    t0_unix_s=session.t0_unix_s,
-                    interrupted=session.replay.stopped,
-                    load=session.account(),
-                )
+        with _heard(environment, session, settings.get(standalone.PARENT_PID)):
+            try:
+                session.play()
+            finally:
+                if not given:
+                    standalone.close_run(
+                        run,
+                        t0_unix_s=session.t0_unix_s,
+                        interrupted=session.replay.stopped,
+                        load=session.account(),
+                    )
+                    logger.warning("the run is in %s", run.folder)
         code = ExitCode.INTERRUPTED if session.replay.stopped else ExitCode.PASS
     except ClusterEvalError as error:
-        logger.error("%s", error)
+        print(standalone.told(error, settings), file=sys.stderr, flush=True)
         code = error.exit_code
+    except Exception:
+        logger.exception("a mistake in clustereval itself")
+        code = _SOFTWARE
     environment.process_exit_code = int(code)
+    if session is not None:
+        session.finished.set()
+        if session.stopped_by_locust:
+            return  # it is about to end by itself, and waits only for `finished`
     options = environment.parsed_options
-    headless = options is not None and options.headless
-    environment.runner.quit() if headless else environment.runner.stop()
+    if options is not None and options.headless:
+        environment.runner.quit()
+    else:
+        environment.runner.stop()
 
 
-def _hear_stops(environment: Environment, session: Session, parent: str | None) -> None:
-    """Ends the session properly however the test is stopped."""
+@contextlib.contextmanager
+def _heard(environment: Environment, session: Session, parent: str | None) -> Iterator[None]:
+    """While it lasts, whatever stops the test ends the session properly."""
 
-    def stop(**_: Any) -> None:
+    def on_locust(**_: Any) -> None:
+        session.stopped_by_locust = True
         session.stop()
-
-    # `test_stopping` is fired by every way to stop, `quitting` by signals even before a start.
-    environment.events.test_stopping.add_listener(stop)
-    environment.events.quitting.add_listener(stop)
 
     def on_sigint() -> None:
         session.stop()
-        environment.runner.quit()
         if environment.web_ui is not None:
+            environment.runner.quit()
             environment.web_ui.stop()
-
-    # Else KeyboardInterrupt is raised in whichever greenlet happens to run.
-    gevent.signal_handler(signal.SIGINT, on_sigint)
 
     def watch_parent() -> None:
         # Not PR_SET_PDEATHSIG: that fires when the *thread* that started us ends.
-        while not session.finished.is_set():
-            if os.getppid() != int(parent or 0):
-                logger.error("the process that started this load is gone: stopping")
-                on_sigint()
-                return
+        while os.getppid() == int(parent or 0):
             gevent.sleep(_PROGRESS_S)
+        logger.error("the process that started this load is gone: stopping")
+        session.stop()
 
-    if parent:
-        gevent.spawn(watch_parent)
+    # `test_stopping` is fired by every way to stop users, `quitting` by signals as well.
+    hooks = (environment.events.test_stopping, environment.events.quitting)
+    for hook in hooks:
+        hook.add_listener(on_locust)
+    # Else KeyboardInterrupt is raised in whichever greenlet happens to run.
+    previous = signal.getsignal(signal.SIGINT)
+    interrupt = gevent.signal_handler(signal.SIGINT, on_sigint)
+    watcher = gevent.spawn(watch_parent) if parent else None
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove_listener(on_locust)
+        interrupt.cancel()
+        signal.signal(signal.SIGINT, previous)  # libev leaves the system's default behind
+        if watcher is not None:
+            watcher.kill(block=False)

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from clustereval.core.errors import RunFolderError
+from clustereval.core.errors import InvalidRunError, RunFolderError
 from clustereval.load.rows import Row
 
 
@@ -41,7 +41,7 @@ class Recorder:
         """Writes one row with a single call to the system, so that no buffer can be lost.
 
         Raises:
-            RunFolderError: the disk is full or gone. Nothing that was written before is lost, and
+            InvalidRunError: the disk is full or gone. Nothing that was written before is lost, and
                 the file still ends in a whole line.
         """
         # ASCII, so that a line can be cut nowhere inside a character.
@@ -53,7 +53,7 @@ class Recorder:
             self._write(line)
         except OSError as error:
             self._unwritten.append(line)
-            raise RunFolderError(
+            raise InvalidRunError(
                 f"{self._path}: cannot be written: {error.strerror or error}; the load was stopped,"
                 f" {self.count} responses are on disk",
                 change="free space, or choose another --out, and run again",

@@ -5,6 +5,7 @@ Settings come from the environment, because the command line is Locust's own.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import secrets
@@ -16,7 +17,7 @@ from typing import Final
 
 from clustereval import __version__
 from clustereval.core.columns import PLAN
-from clustereval.core.errors import ClusterEvalError, TargetError
+from clustereval.core.errors import ClusterEvalError, ExitCode, InvalidRunError, TargetError
 from clustereval.core.scenario import load_scenario
 from clustereval.core.shipped import scenarios_dir
 from clustereval.load.arrivals import make_plan
@@ -32,6 +33,27 @@ API_KEY_ENV: Final = "CLUSTEREVAL_API_KEY_ENV"
 OUT: Final = "CLUSTEREVAL_OUT"
 SEED: Final = "CLUSTEREVAL_SEED"
 REPLICAS: Final = "CLUSTEREVAL_REPLICAS"
+
+
+_ERROR_MARK: Final = "clustereval-error: "
+
+
+def told(error: ClusterEvalError, environ: Mapping[str, str]) -> str:
+    """``error`` as one printed text: for the parent process where there is one, else for people."""
+    if not environ.get(PARENT_PID):
+        return str(error)
+    parts = {"found": error.found, "expected": error.expected, "change": error.change}
+    return _ERROR_MARK + json.dumps({**parts, "exit_code": int(error.exit_code)})
+
+
+def heard(line: str) -> ClusterEvalError | None:
+    """The error that a line of the load process tells of, if it is such a line."""
+    if not line.startswith(_ERROR_MARK):
+        return None
+    value = json.loads(line.removeprefix(_ERROR_MARK))
+    bad_input = value.pop("exit_code") == ExitCode.BAD_INPUT
+    kind = ClusterEvalError if bad_input else InvalidRunError
+    return kind(value.pop("found"), **value)
 
 
 def new_salt() -> str:

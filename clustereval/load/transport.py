@@ -79,6 +79,11 @@ class Origin:
         """The request target of a path below the base URL; the URL's own query is kept."""
         return f"{self._path}{path}{self._query}"
 
+    def resolve(self) -> None:
+        """Looks the host up once, so that the first request does not pay for a cold resolver."""
+        with contextlib.suppress(OSError):  # the requests themselves will tell
+            socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+
     def post(self, head: bytes, body: bytes, deadline: float) -> Reply:
         """Sends a request and reads up to the end of the response's headers.
 

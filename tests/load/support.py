@@ -1,0 +1,69 @@
+"""A small run against the mock server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from clustereval.core.columns import PLAN
+from clustereval.core.prompts import Message, Prompt, PromptLibrary
+from clustereval.core.scenario import LoadedScenario, Scenario
+from clustereval.load.arrivals import make_plan
+from clustereval.rundir import PROMPTS, Manifest, Run, Target
+from tests.support.mock_server import Fault
+
+
+def mock_library(faults: bool = True) -> PromptLibrary:
+    """Twenty ordinary prompts, and one for each fault of the mock server."""
+    prompts = [
+        Prompt(id=f"p{i:02d}", family="qa", messages=[Message(role="user", content=f"fact {i}")])
+        for i in range(20)
+    ]
+    if faults:
+        prompts += [
+            Prompt(
+                id=f"f-{fault}",
+                family="qa",
+                messages=[Message(role="user", content=f"fault:{fault}")],
+            )
+            for fault in Fault
+        ]
+    return PromptLibrary(prompts)
+
+
+def mock_scenario(phases: list[dict[str, Any]], **request: Any) -> Scenario:
+    """Two tenants over the sets `plain` and `faults`."""
+    return Scenario.model_validate(
+        {
+            "name": "mock",
+            "prompt_sets": {"plain": "plain.jsonl", "faults": "faults.jsonl"},
+            "tenants": [
+                {"name": "acme", "share": 3, "prompts": {"plain": 1}},
+                {"name": "odd", "share": 1, "prompts": {"faults": 1}},
+            ],
+            "phases": phases,
+            "request": {"timeout_s": 1.5, "stall_s": 0.5, **request},
+        }
+    )
+
+
+def mock_run(folder: Path, url: str, scenario: Scenario, **target: Any) -> Run:
+    """A planned run, ready to be replayed."""
+    library = mock_library()
+    sets = {
+        "plain": tuple(p.id for p in library if p.id.startswith("p")),
+        "faults": tuple(p.id for p in library if p.id.startswith("f-")),
+    }
+    loaded = LoadedScenario(scenario=scenario, prompts=library, sets=sets)
+    run = Run.create(
+        folder,
+        Manifest(
+            name="mock",
+            scenario=scenario,
+            seed=1,
+            target=Target(url=url, model="mock", **target),
+        ),
+    )
+    run.write_table(PLAN, make_plan(loaded, seed=1, salt="mock", replicas=None))
+    library.write(run.path(PROMPTS))
+    return run
