@@ -30,7 +30,9 @@ class ExportResult:
     problem: str | None = None
 
 
-def export_spans(run: Run, otlp_url: str | None = None) -> ExportResult:
+def export_spans(
+    run: Run, otlp_url: str | None = None, *, timeout_s: float = TIMEOUT_S
+) -> ExportResult:
     """Writes the run's spans to ``spans.jsonl``, and sends them to ``otlp_url``.
 
     A collector that is away costs the export, not the run: the file is whole either way, and can
@@ -40,12 +42,13 @@ def export_spans(run: Run, otlp_url: str | None = None) -> ExportResult:
         run: a joined run.
         otlp_url: an OTLP/HTTP endpoint, with or without ``/v1/traces``. Headers, if it wants
             any, come from ``OTEL_EXPORTER_OTLP_HEADERS``, as with every OpenTelemetry exporter.
+        timeout_s: for each batch, retries included.
 
     Raises:
         RunFolderError: the run was not joined, or the file cannot be written.
     """
     spans_left = make_spans(run.requests, run.manifest)
-    sender = None if otlp_url is None else _Sender(traces_url(otlp_url))
+    sender = None if otlp_url is None else _Sender(traces_url(otlp_url), timeout_s)
     lines: list[str] = []
     written = exported = 0
     try:
@@ -88,10 +91,10 @@ def traces_url(url: str) -> str:
 class _Sender:
     """The exporter, and the reason for its first failure: it logs that, and returns a bare enum."""
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, timeout_s: float):
         self.url = url
         self.problem: str | None = None
-        self._exporter = OTLPSpanExporter(endpoint=url, timeout=TIMEOUT_S)
+        self._exporter = OTLPSpanExporter(endpoint=url, timeout=timeout_s)
         self._heard = _Listener()
 
     def send(self, spans: list[ReadableSpan]) -> bool:
@@ -114,7 +117,7 @@ class _Sender:
         return done
 
     def close(self) -> None:
-        self._exporter.shutdown()
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 class _Listener(logging.Handler):

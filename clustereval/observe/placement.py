@@ -136,9 +136,8 @@ def place(access: pd.DataFrame, deployment: Deployment, planned: set[str]) -> pd
     calls["start_unix_s"] = calls["unix_s"] - calls["latency_s"]
     calls["queue_depth"] = _depths(calls, "replica_id")
     ready = lines[lines["kind"] == "finished"].groupby("replica_id")["unix_s"].max()
-    calls["replica_age_s"] = calls["start_unix_s"] - calls["replica_id"].map(ready).astype(
-        "Float64"
-    )
+    ready_unix_s = calls["replica_id"].map(ready).astype("Float64")
+    calls["replica_age_s"] = calls["start_unix_s"] - ready_unix_s
     calls.loc[(calls["replica_age_s"] < 0).fillna(False), "replica_age_s"] = pd.NA
     # A request id twice in one deployment was retried: its last line is of the answer.
     mine = _last(calls[calls["request_id"].isin(planned)])

@@ -130,7 +130,7 @@ def _span(
         attributes[names.FINISH_REASONS] = (row["finish_reason"],)
     start = _nanoseconds(t0, row["sent_s"])
     end = start if row["end_s"] is None else _nanoseconds(t0, row["end_s"])
-    events = ()
+    events: tuple[Event, ...] = ()
     if row["first_token_s"] is not None:
         events = (Event(FIRST_TOKEN, timestamp=_nanoseconds(t0, row["first_token_s"])),)
     failed = row.get("outcome") != "ok"
