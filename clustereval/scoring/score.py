@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -70,11 +70,13 @@ def score_requests(
 
     verdicts: list[Judgement] = []
     row_index, verdict_index, scorer_index = [], [], []
+    asked_for = {kind.prompt.id: kind.prompt for kind in kinds}
     for number, scorer in enumerate(scorers):
+        suited = {name for name, prompt in asked_for.items() if scorer.applies_to(prompt)}
         # Position of each kind's judgement by this scorer; −1 where it does not apply.
         position = np.full(len(kinds), -1)
         for index, (kind, example) in enumerate(zip(kinds, examples, strict=True)):
-            if scorer.applies_to(kind.prompt) and (not scorer.needs_idle or idle.asked(kind)):
+            if kind.prompt.id in suited and (not scorer.needs_idle or idle.asked(kind)):
                 position[index] = len(verdicts)
                 verdicts.append(_judge(scorer, example, kind))
         of_row = position[kind_of_row]
@@ -105,22 +107,23 @@ class _Kind:
         return self.outcome == "ok"
 
 
-@dataclass
+@dataclass(frozen=True)
 class _IdleAnswers:
     """The baseline's whole answers by prompt, and how many rows it has of each prompt."""
 
-    answers: dict[str, list[Answer]] = field(default_factory=dict)
-    rows: Counter[str] = field(default_factory=Counter)
+    answers: dict[str, tuple[Answer, ...]]
+    rows: Counter[str]
 
     @classmethod
     def of(cls, kinds: Sequence[_Kind]) -> _IdleAnswers:
-        idle = cls()
+        answers: dict[str, list[Answer]] = {}
+        rows: Counter[str] = Counter()
         for kind in kinds:
             if kind.baseline:
-                idle.rows[kind.prompt.id] += kind.rows
+                rows[kind.prompt.id] += kind.rows
                 if kind.whole:
-                    idle.answers.setdefault(kind.prompt.id, []).extend([kind.answer] * kind.rows)
-        return idle
+                    answers.setdefault(kind.prompt.id, []).extend([kind.answer] * kind.rows)
+        return cls({name: tuple(given) for name, given in answers.items()}, rows)
 
     def asked(self, kind: _Kind) -> bool:
         """Whether the prompt was asked in the baseline, beside the row itself."""
@@ -128,9 +131,9 @@ class _IdleAnswers:
 
     def beside(self, kind: _Kind) -> tuple[Answer, ...]:
         """The idle answers that a row of this kind is compared with: leave one out."""
-        answers = self.answers.get(kind.prompt.id, [])
+        answers = self.answers.get(kind.prompt.id, ())
         if not (kind.baseline and kind.whole):
-            return tuple(answers)
+            return answers
         own = answers.index(kind.answer)
         return (*answers[:own], *answers[own + 1 :])
 

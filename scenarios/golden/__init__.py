@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
 from clustereval.core.seeds import substream
@@ -107,7 +108,7 @@ def _half_shared(seed: int) -> Iterator[Prompt]:
         group = f"office-{town.lower().replace(' ', '-')}"
         for number in range(6):
             rng = substream(seed, "office", family, number)
-            more = {"prefix_group": group, "length": "short"}
+            more: dict[str, Any] = {"prefix_group": group, "length": "short"}
             prompt_id = f"{family}-office-{number}"
             # One schema for the whole group: it is part of what the group shares.
             subject = SUBJECTS[7] if family == "json" else SUBJECTS[(number * 5 + 2) % 16]

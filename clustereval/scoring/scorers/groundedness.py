@@ -43,7 +43,11 @@ def groundedness(example: Example) -> Score:
         if missing:
             doubts.append(missing[0])
             continue
-        content = [word for word in words(sentence.casefold()) if word not in _STOP_WORDS]
+        content = [
+            word
+            for word in words(sentence.casefold())
+            if word not in _STOP_WORDS and not word.isdigit()
+        ]
         absent = [word for word in content if word not in known_words]
         total += 1 - len(absent) / len(content) if content else 1.0
         doubts += absent[:1]

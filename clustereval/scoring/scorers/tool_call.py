@@ -49,7 +49,7 @@ def _match(example: Example, *, lenient: bool) -> Score:
         return wrong(f"count: expected one call, found {len(calls)}{said}")
     call = calls[0]
     if call.name != expected.name:
-        return wrong(f"name: expected {expected.name}, found {shorten(call.get('name'))}")
+        return wrong(f"name: expected {expected.name}, found {shorten(call.name)}")
     try:
         found = _arguments(call.arguments)
     except ValueError as error:
