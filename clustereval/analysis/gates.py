@@ -119,8 +119,10 @@ def _settle(
         exploratory = Warning(code=WarningCode.EXPLORATORY)
         update["warnings"] = [*finding.warnings, exploratory]
     finding = finding.model_copy(update=update)
-    if finding.status is Status.INCONCLUSIVE and finding.more_requests is None:
-        finding = finding.model_copy(update={"more_requests": more_requests(finding, tail, alpha)})
+    more = None
+    if finding.status is Status.INCONCLUSIVE:
+        more = finding.more_requests or more_requests(finding, tail, alpha)
+    finding = finding.model_copy(update={"more_requests": more})
     finding = finding.model_copy(update={"sentence": draft.say(finding)})
     if finding.status is not Status.PASS:
         finding = finding.model_copy(update={"remedy": draft.remedy(finding)})

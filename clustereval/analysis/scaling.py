@@ -11,7 +11,7 @@ from clustereval.analysis import wording
 from clustereval.analysis.checks.base import latency_s
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.intervals import point_quantile
-from clustereval.analysis.slices import Frames
+from clustereval.analysis.slices import Floats, Frames
 from clustereval.core.checks import AutoscalingLag
 from clustereval.core.findings import Finding, Status
 
@@ -55,7 +55,8 @@ def _series(samples: pd.DataFrame, metric: str) -> pd.Series | None:
         return None
     source = mine["source"].value_counts().index[0]
     mine = mine[mine["source"] == source].sort_values("t_s")
-    return mine.groupby("t_s")["value"].last()
+    series: pd.Series = mine.groupby("t_s")["value"].last()
+    return series
 
 
 def _rises_of(target: pd.Series, running: pd.Series) -> list[Rise]:
@@ -78,9 +79,12 @@ def _rises_of(target: pd.Series, running: pd.Series) -> list[Rise]:
     return found
 
 
-def draft_of(check: str, rises: list[Rise], limit_s: float) -> Draft:
-    """The slowest rise against its limit: a census of the run's rises, to a sample's precision."""
-    worst = max(rises, key=lambda rise: (rise.wait_s, not rise.served), default=None)
+def draft_of(check: str, rises: list[Rise] | None, limit_s: float) -> Draft:
+    """The slowest rise against its limit: a census of the run's rises, to a sample's precision.
+
+    Where no target was sampled, or it never rose, the finding says so and does not gate.
+    """
+    worst = max(rises or (), key=lambda rise: (rise.wait_s, not rise.served), default=None)
     finding = Finding(
         check=check,
         metric="scale_up_s",
@@ -88,14 +92,18 @@ def draft_of(check: str, rises: list[Rise], limit_s: float) -> Draft:
         effect="from the target's rise to as many running replicas, slowest",
         slice={} if worst is None else {"at_s": round(worst.at_s, 1)},
         margin=limit_s,
-        n=len(rises),
-        clusters=len(rises),
+        n=len(rises or ()),
+        clusters=len(rises or ()),
         resampling_unit="rise of the target",
         method="census of the rises, to the precision of the sampling interval",
         gate=worst is not None,
     )
     if worst is None:
-        say = "the autoscaler never asked for more replicas, so scaling up was not tried"
+        say = (
+            "time to scale up not observed: needs the Ray dashboard, which samples the target"
+            if rises is None
+            else "the autoscaler never asked for more replicas, so scaling up was not tried"
+        )
         return Draft(finding, None, lambda _: say)
     finding = finding.model_copy(
         update={
@@ -167,7 +175,7 @@ def highest_saturation(frames: Frames, settings: AutoscalingLag) -> str:
     )
 
 
-def _lost(frames: Frames, rubric: str) -> np.ndarray:
+def _lost(frames: Frames, rubric: str) -> Floats:
     """Idle mean of the row's own prompt minus the row's score; NaN where either is missing."""
     scores = frames.rubrics.get(rubric)
     if scores is None:
@@ -177,4 +185,5 @@ def _lost(frames: Frames, rubric: str) -> np.ndarray:
     count = np.bincount(frames.prompt[idle], minlength=size)
     total = np.bincount(frames.prompt[idle], weights=scores.value[idle], minlength=size)
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return mean[frames.prompt] - scores.value
+    lost: Floats = mean[frames.prompt] - scores.value
+    return lost

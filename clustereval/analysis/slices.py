@@ -44,11 +44,13 @@ class Factor:
 
     def among(self, names: Iterable[str]) -> Mask:
         wanted = [self.levels.index(name) for name in names if name in self.levels]
-        return np.isin(self.codes, wanted)
+        mask: Mask = np.isin(self.codes, wanted)
+        return mask
 
     @property
     def known(self) -> Mask:
-        return self.codes >= 0
+        mask: Mask = self.codes >= 0
+        return mask
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,13 @@ class Rubric:
 
     @property
     def attempted(self) -> Mask:
-        return self.status != NOT_APPLICABLE
+        mask: Mask = self.status != NOT_APPLICABLE
+        return mask
 
     @property
     def scored(self) -> Mask:
-        return self.status == SCORED
+        mask: Mask = self.status == SCORED
+        return mask
 
 
 @dataclass(frozen=True)
@@ -165,8 +169,9 @@ def build_frames(
     level: str | None = None,
     load: Mapping[str, Any] | None = None,
     interrupted: bool = False,
+    further: Sequence[str] = (),
 ) -> Frames:
-    """Joins tables in memory; see :class:`Frames`."""
+    """Joins tables in memory; see :class:`Frames`. ``further``: more columns that make slices."""
     warmup = (requests["role"] == "warmup").to_numpy(dtype=bool, na_value=False)
     rows = requests[~warmup].reset_index(drop=True)
     rubrics = _rubrics(rows["request_id"], scores)
@@ -174,7 +179,7 @@ def build_frames(
     due = rows["due_s"].to_numpy(dtype=float, na_value=0.0)
     return Frames(
         rows=rows,
-        factors={column: _factor(rows[column]) for column in SLICE_COLUMNS},
+        factors={column: _factor(rows[column]) for column in (*SLICE_COLUMNS, *further)},
         prompt=_factor(rows["prompt_id"]).codes,
         window=np.floor_divide(due, width).astype(np.int64).clip(0),
         rubrics=rubrics,

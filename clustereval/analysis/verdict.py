@@ -83,7 +83,7 @@ def conclude(
         _result(name, needed, findings, unobserved.get(name)) for name, needed in required.items()
     ]
     return Findings(
-        verdict=_verdict(results, interrupted),
+        verdict=_verdict(results, findings, interrupted),
         checks=results,
         findings=findings,
         counts=counts,
@@ -134,7 +134,9 @@ def _closeness(finding: Finding) -> float:
     return finding.high / (finding.margin or 1.0)
 
 
-def _verdict(results: Sequence[CheckResult], interrupted: bool) -> Verdict:
+def _verdict(
+    results: Sequence[CheckResult], findings: Sequence[Finding], interrupted: bool
+) -> Verdict:
     passed = [r for r in results if r.status is Status.PASS]
     failed = [r for r in results if r.status is Status.FAIL]
     health = [r for r in failed if r.check == HEALTH]
@@ -149,9 +151,10 @@ def _verdict(results: Sequence[CheckResult], interrupted: bool) -> Verdict:
         )
     others = [r for r in failed if r.check != HEALTH]
     if others:
+        worst = max(others, key=lambda result: _excess(findings[result.deciding or 0]))
         return Verdict(
             outcome=Outcome.FAIL,
-            sentence=others[0].sentence,
+            sentence=worst.sentence,
             because=[f"{r.check}: {r.sentence}" for r in others] + [_sentence(tally, rest)],
         )
     needed = [_open(result) for result in open_ if result.required]

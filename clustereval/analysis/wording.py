@@ -91,7 +91,8 @@ def drop_sentence(finding: Finding, subject: str, against: str) -> str:
     size = amount(abs(finding.estimate), "ratio")
     way = "worse" if finding.estimate > 0 else "better"
     how = f"{size} {way} than" if abs(finding.estimate) >= 0.0005 else "the same as"
-    return f"{subject} answers `{finding.metric}` {how} {against} ({interval(finding)}){ending(finding)}"
+    said = f"{subject} answers `{finding.metric}` {how} {against}"
+    return f"{said} ({interval(finding)}){ending(finding)}"
 
 
 def no_estimate(finding: Finding, subject: str, against: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from clustereval.analysis import contrasts, scaling, wording
+from clustereval.analysis import contrasts, latency, rates, scaling, wording
 from clustereval.analysis.checks.base import (
     NotObserved,
     Side,
@@ -14,10 +15,11 @@ from clustereval.analysis.checks.base import (
     score_drafts,
     truncation,
 )
-from clustereval.analysis.gates import Draft
+from clustereval.analysis.estimates import Estimate
+from clustereval.analysis.gates import Draft, Say
 from clustereval.analysis.slices import Frames
 from clustereval.core.checks import AutoscalingLag
-from clustereval.core.findings import Finding, Status
+from clustereval.core.findings import Finding, Status, Warning, WarningCode
 
 SATURATED = ("saturating", "scaling")
 
@@ -28,7 +30,7 @@ class AutoscalingLagCheck:
     name = "autoscaling_lag"
 
     def evaluate(self, frames: Frames, settings: AutoscalingLag) -> Sequence[Draft] | NotObserved:
-        scaled = self._scale_up(frames, settings)
+        rises = scaling.rises(frames.cluster)
         idle_mask = frames.baseline | (frames.traffic & frames.where(saturation_bucket="idle"))
         idle = Side(idle_mask, {"saturation_bucket": "idle"}, "at idle")
         buckets = [
@@ -36,14 +38,14 @@ class AutoscalingLagCheck:
             for name in SATURATED
             if (frames.traffic & frames.where(saturation_bucket=name)).any()
         ]
-        if not buckets and not scaled:
+        if not buckets and not rises:
             return NotObserved(_why(frames))
         drafts: list[Draft] = []
         for name in buckets:
             mask = frames.traffic & frames.where(saturation_bucket=name)
             side = Side(mask, {"saturation_bucket": name}, f"{name} replicas")
             drafts += self._bucket(frames, settings, side, idle)
-        return [*drafts, *scaled]
+        return [*drafts, scaling.draft_of(self.name, rises, settings.scale_up_s)]
 
     def _bucket(
         self, frames: Frames, settings: AutoscalingLag, side: Side, idle: Side
@@ -55,29 +57,16 @@ class AutoscalingLagCheck:
 
         drafts = score_drafts(
             self.name, frames, settings.rubrics, (side, idle), settings.score_margin,
-            by="saturation_bucket", remedy=remedy,
+            by="saturation_bucket", warnings=_basis(frames, side), remedy=remedy,
         )  # fmt: skip
-        q = settings.quantile
-        for column, what, limit in (
-            ("ttft_due_s", "TTFT", settings.ttft_s),
-            ("e2e_due_s", "E2E", settings.e2e_s),
-        ):
-            drafts.append(
-                draft(
-                    self.name, f"{column}.p{100 * q:g}",
-                    contrasts.quantile(frames, latency_s(frames, column), side.mask, q),
-                    unit="s", effect=f"{what} at p{100 * q:g} against its limit", margin=limit,
-                    slice_=side.names, baseline={"limit": limit},
-                    say=lambda f, what=what: wording.level_sentence(
-                        f, side.words, f"p{100 * q:g} {what} is"
-                    ),
-                    remedy=remedy,
-                )
-            )  # fmt: skip
-        failed = contrasts.rate_excess(frames, failed_share(frames), side.mask, idle.mask)
+        drafts += [
+            self._latency(frames, settings, side, column, remedy)
+            for column in ("ttft_due_s", "e2e_due_s")
+        ]
+        failed = rates.rate_excess(frames, failed_share(frames), side.mask, idle.mask)
         drafts.append(
             draft(
-                self.name, "failed", failed, unit="ratio",
+                self.name, "failed", _with_basis(frames, side, failed), unit="ratio",
                 effect="share without a whole answer above idle", margin=settings.error_margin,
                 slice_=side.names, baseline=idle.names,
                 say=lambda f: wording.level_sentence(
@@ -91,7 +80,7 @@ class AutoscalingLagCheck:
         )
         drafts.append(
             draft(
-                self.name, "truncated", cut, unit="ratio",
+                self.name, "truncated", _with_basis(frames, side, cut), unit="ratio",
                 effect="share of truncated answers above idle", margin=settings.truncation_margin,
                 slice_=side.names, baseline=idle.names,
                 say=lambda f: wording.level_sentence(
@@ -102,11 +91,35 @@ class AutoscalingLagCheck:
         )  # fmt: skip
         return drafts
 
-    def _scale_up(self, frames: Frames, settings: AutoscalingLag) -> list[Draft]:
-        rises = scaling.rises(frames.cluster)
-        if rises is None:
-            return []
-        return [scaling.draft_of(self.name, rises, settings.scale_up_s)]
+    def _latency(
+        self, frames: Frames, settings: AutoscalingLag, side: Side, column: str, remedy: Say
+    ) -> Draft:
+        p = f"p{100 * settings.quantile:g}"
+        what, limit = (
+            ("TTFT", settings.ttft_s) if column == "ttft_due_s" else ("E2E", settings.e2e_s)
+        )
+        estimate = latency.quantile(frames, latency_s(frames, column), side.mask, settings.quantile)
+        return draft(
+            self.name, f"{column}.{p}", _with_basis(frames, side, estimate), unit="s",
+            effect=f"{what} at {p} against its limit", margin=limit,
+            slice_=side.names, baseline={"limit": limit},
+            say=lambda f: wording.level_sentence(f, side.words, f"{p} {what} is"),
+            remedy=remedy,
+        )  # fmt: skip
+
+
+def _basis(frames: Frames, side: Side) -> list[Warning]:
+    """Warns where saturation is not of the whole deployment, but of less than that."""
+    basis = frames.rows["saturation_basis"][side.mask].value_counts()
+    weaker = {str(name): int(count) for name, count in basis.items() if name != "cluster"}
+    if not weaker:
+        return []
+    said = ", ".join(f"{count} rows by the {name}'s own count" for name, count in weaker.items())
+    return [Warning(code=WarningCode.PARTLY_OBSERVED, detail=f"saturation of {said}")]
+
+
+def _with_basis(frames: Frames, side: Side, estimate: Estimate) -> Estimate:
+    return replace(estimate, warnings=(*estimate.warnings, *_basis(frames, side)))
 
 
 def _why(frames: Frames) -> str:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from clustereval.analysis import contrasts, wording
-from clustereval.analysis.contrasts import Estimate
+from clustereval.analysis.estimates import Estimate
 from clustereval.analysis.gates import Draft, Say
-from clustereval.analysis.slices import Floats, Frames, Mask, Rubric
-from clustereval.core.findings import Finding, Value
+from clustereval.analysis.slices import (
+    NOT_APPLICABLE,
+    SCORED,
+    UNSCORED,
+    Floats,
+    Frames,
+    Mask,
+    Rubric,
+)
+from clustereval.core.findings import Finding, Value, Warning
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,7 @@ def draft(
         gate=gate,
         warnings=list(estimate.warnings),
         evidence=list(estimate.evidence),
+        more_requests=estimate.more_requests,
     )
     return Draft(finding, estimate.bounds, say, remedy)
 
@@ -85,15 +94,22 @@ def score_draft(
     *,
     by: str,
     gate: bool,
+    scores: Rubric | None = None,
     within: Sequence[str] = (),
     windows: bool = True,
+    warnings: Sequence[Warning] = (),
     remedy: Say = lambda _: "",
 ) -> Draft:
-    """The drop of one rubric between two sides, paired by prompt."""
+    """The drop of one rubric between two sides, paired by prompt.
+
+    Args:
+        scores: the rubric's values where they are not the scorer's own.
+        warnings: further ones.
+    """
     slice_, base = sides
     estimate = contrasts.score_drop(
         frames,
-        frames.rubrics.get(rubric, absent(frames)),
+        scores or frames.rubrics.get(rubric, absent(frames)),
         slice_.mask,
         base.mask,
         by=by,
@@ -103,7 +119,7 @@ def score_draft(
     return draft(
         check,
         rubric,
-        estimate,
+        replace(estimate, warnings=(*estimate.warnings, *warnings)),
         unit="ratio",
         effect=f"drop against {base.words}",
         margin=margin,
@@ -125,14 +141,18 @@ def score_drafts(
 ) -> list[Draft]:
     """One draft per rubric: those of ``gating`` gate, every other one is exploratory.
 
-    An exploratory rubric without a score on both sides gives none.
+    An exploratory rubric without a score on both sides gives none, nor does one of the option
+    ``leave_out``; the other options are :func:`score_draft`'s.
     """
     gate = bool(options.pop("gate", True))
+    leave_out = options.pop("leave_out", ())
     drafts = [
         score_draft(check, frames, rubric, sides, margin, gate=gate, **options) for rubric in gating
     ]
     for rubric, scores in frames.rubrics.items():
-        if rubric not in gating and all((scores.scored & side.mask).any() for side in sides):
+        if rubric in gating or rubric in leave_out:
+            continue
+        if all((scores.scored & side.mask).any() for side in sides):
             drafts.append(score_draft(check, frames, rubric, sides, margin, gate=False, **options))
     return drafts
 
@@ -154,18 +174,27 @@ def latency_s(frames: Frames, column: str) -> Floats:
     return np.where(frames.where(outcome="timeout"), waited, values)
 
 
+def answered(frames: Frames, rubric: str) -> Rubric:
+    """A rubric that does not apply to a request without a score because no answer came.
+
+    For divergence, which is judged apart from failures: counting a failed request as diverged
+    would show one cause under the name of another.
+    """
+    scores = frames.rubrics[rubric]
+    status = np.where(scores.status == UNSCORED, NOT_APPLICABLE, scores.status).astype(np.int8)
+    return Rubric(scores.value, status)
+
+
 def failed_share(frames: Frames) -> Floats:
     """1 where an arrival got no whole answer: error, timeout or dropped."""
     return (~frames.ok).astype(float)
 
 
-def truncated_share(frames: Frames) -> Floats:
-    """1 where an answer was cut at the token limit; NaN where there was no whole answer."""
-    return np.where(frames.ok, frames.where(finish_reason="length").astype(float), np.nan)
-
-
 def truncation(frames: Frames) -> Rubric:
-    """Truncation as a rubric (1 = not truncated), so that it can be paired by prompt."""
-    value = 1 - truncated_share(frames)
-    status = np.where(frames.ok, 1, 2).astype(np.int8)
-    return Rubric(value, status)
+    """Truncation as a rubric (1 = not truncated), so that it can be paired by prompt.
+
+    It does not apply to a request without a whole answer: failures are judged apart.
+    """
+    cut = frames.where(finish_reason="length")
+    status = np.where(frames.ok, SCORED, NOT_APPLICABLE).astype(np.int8)
+    return Rubric(np.where(frames.ok, 1.0 - cut, np.nan), status)

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clustereval.analysis import contrasts, wording
+from clustereval.analysis import latency, wording
 from clustereval.analysis.checks.base import (
     NotObserved,
     Side,
+    answered,
     draft,
     latency_s,
     score_draft,
@@ -21,6 +22,7 @@ from clustereval.core.checks import CacheEviction
 from clustereval.core.findings import Finding, Status
 
 FIDELITY = ("fidelity", "fidelity_prefix")
+"""Divergence from the idle answer, which gates, and the position where it starts."""
 WITHIN = ("saturation_bucket",)
 
 
@@ -58,25 +60,19 @@ class CacheEvictionCheck:
             return _remedy(frames, finding, str(side.names["cache_bucket"]))
 
         drafts = score_drafts(
-            self.name, frames, [*settings.rubrics, *FIDELITY], (side, base),
-            settings.score_margin, by="cache_bucket", within=WITHIN, remedy=remedy,
-        )[len(settings.rubrics) + len(FIDELITY) :]  # fmt: skip
-        gates = [
-            score_draft(
-                self.name, frames, rubric, (side, base), settings.score_margin,
-                by="cache_bucket", within=WITHIN, gate=True, remedy=remedy,
-            )
-            for rubric in settings.rubrics
-        ]  # fmt: skip
-        diverged = [
+            self.name, frames, settings.rubrics, (side, base), settings.score_margin,
+            by="cache_bucket", within=WITHIN, remedy=remedy, leave_out=FIDELITY,
+        )  # fmt: skip
+        drafts += [
             score_draft(
                 self.name, frames, rubric, (side, base), settings.divergence_margin,
-                by="cache_bucket", within=WITHIN, gate=rubric == "fidelity", remedy=remedy,
+                by="cache_bucket", within=WITHIN, gate=rubric == FIDELITY[0],
+                scores=answered(frames, rubric), remedy=remedy,
             )
             for rubric in FIDELITY
             if rubric in frames.rubrics
         ]  # fmt: skip
-        ratio = contrasts.quantile_ratio(
+        ratio = latency.quantile_ratio(
             frames, latency_s(frames, "ttft_due_s"), side.mask, base.mask, 0.95, by="cache_bucket"
         )
         ttft = draft(
@@ -93,7 +89,7 @@ class CacheEvictionCheck:
             ),
             gate=False,
         )
-        return [*gates, *diverged, *drafts, ttft]
+        return [*drafts, ttft]
 
 
 def _remedy(frames: Frames, finding: Finding, bucket: str) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from clustereval.analysis import contrasts, wording
+from clustereval.analysis import contrasts, rates, wording
 from clustereval.analysis.checks.base import (
     NotObserved,
     Side,
+    answered,
     draft,
     failed_share,
-    score_drafts,
+    score_draft,
     truncation,
 )
-from clustereval.analysis.contrasts import Estimate, replace
+from clustereval.analysis.estimates import Estimate
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.slices import Frames
 from clustereval.core.checks import Fidelity
@@ -35,7 +37,7 @@ class FidelityCheck:
         failed = draft(
             self.name,
             "failed",
-            contrasts.rate(frames, failed_share(frames), frames.traffic),
+            rates.rate(frames, failed_share(frames), frames.traffic),
             unit="ratio",
             effect="share of loaded requests without a whole answer",
             margin=settings.failure_margin,
@@ -79,9 +81,9 @@ class FidelityCheck:
             Side(frames.traffic, {"role": "traffic"}, "under load"),
             Side(frames.baseline, {"role": "baseline"}, "idle answers among themselves"),
         )
-        [first, *_] = score_drafts(
-            self.name, frames, [RUBRIC], sides, settings.divergence_margin, by="role",
-            remedy=lambda f: _diverged(frames, f),
+        first = score_draft(
+            self.name, frames, RUBRIC, sides, settings.divergence_margin, by="role", gate=True,
+            scores=answered(frames, RUBRIC), remedy=lambda f: _diverged(frames, f),
         )  # fmt: skip
         warnings = list(first.finding.warnings)
         if idle > IDLE_NOISE:
@@ -110,7 +112,7 @@ class FidelityCheck:
     def _against_nothing(self, frames: Frames, settings: Fidelity) -> Draft:
         """Each prompt was answered once at idle: idle's own divergence is not known."""
         rubric = frames.rubrics[RUBRIC]
-        estimate: Estimate = contrasts.rate(
+        estimate: Estimate = rates.rate(
             frames, 1 - rubric.value, frames.traffic & rubric.scored, by_prompt=True
         )
         detail = "idle's own divergence is not known: repeat the idle sweep (repeats: 2)"

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from clustereval.analysis import contrasts, wording
+from clustereval.analysis import rates, wording
 from clustereval.analysis.checks.base import NotObserved, absent, draft, failed_share
 from clustereval.analysis.gates import Draft
-from clustereval.analysis.intervals import Bounds
 from clustereval.analysis.slices import Frames
 from clustereval.core.checks import ModelQuality
-from clustereval.core.findings import Finding, Warning, WarningCode
+from clustereval.core.findings import Finding
 
 IDLE = {"role": "baseline"}
 
@@ -27,7 +24,7 @@ class ModelQualityCheck:
         if not idle.any():
             return NotObserved("needs a phase with `role: baseline`: the golden set at idle")
         drafts = [self._floor(frames, rubric, floor) for rubric, floor in settings.floors.items()]
-        estimate = contrasts.rate(frames, failed_share(frames), idle, windows=False)
+        estimate = rates.rate(frames, failed_share(frames), idle, windows=False)
         answered = draft(
             self.name,
             "failed",
@@ -43,13 +40,7 @@ class ModelQualityCheck:
 
     def _floor(self, frames: Frames, rubric: str, floor: float) -> Draft:
         scores = frames.rubrics.get(rubric, absent(frames))
-        idle = frames.baseline
-        estimate = contrasts.rate(
-            frames, 1 - scores.value, idle & scores.scored, windows=False, by_prompt=True
-        )
-        missing = int((scores.attempted & ~scores.scored & idle).sum())
-        if missing and estimate.bounds is not None:
-            estimate = _with_missing(frames, estimate, 1 - scores.value, scores.attempted & idle)
+        estimate = rates.loss(frames, scores, frames.baseline, windows=False)
         return draft(
             self.name,
             rubric,
@@ -62,28 +53,6 @@ class ModelQualityCheck:
             say=lambda finding: _sentence(finding, floor),
             remedy=lambda finding: _remedy(frames, finding),
         )
-
-
-def _with_missing(
-    frames: Frames, estimate: contrasts.Estimate, loss: np.ndarray, attempted: np.ndarray
-) -> contrasts.Estimate:
-    """The upper bound with every missing score counted as wrong."""
-    worst = contrasts.rate(
-        frames, np.where(np.isnan(loss), 1.0, loss), attempted, windows=False, by_prompt=True
-    )
-    known, counted = estimate.bounds, worst.bounds
-    assert known is not None
-    assert counted is not None
-    detail = f"{worst.n - estimate.n} of {worst.n} idle requests unscored"
-
-    def bounds(tail: float) -> Bounds:
-        return known(tail)[0], counted(tail)[1]
-
-    return contrasts.replace(
-        estimate,
-        bounds=bounds,
-        warnings=(*estimate.warnings, Warning(code=WarningCode.MISSING_SCORES, detail=detail)),
-    )
 
 
 def _sentence(finding: Finding, floor: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clustereval.analysis.checks.base import NotObserved, Side, score_drafts
-from clustereval.analysis.contrasts import MIN_PAIRS
+from clustereval.analysis.estimates import MIN_PAIRS
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.slices import Frames, Mask
 from clustereval.core.checks import ReplicaSkew

@@ -8,7 +8,7 @@ import numpy as np
 
 from clustereval.analysis import wording
 from clustereval.analysis.checks.base import NotObserved
-from clustereval.analysis.contrasts import EVIDENCE
+from clustereval.analysis.estimates import EVIDENCE
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.intervals import point_quantile
 from clustereval.analysis.slices import Floats, Frames, Mask
@@ -57,6 +57,32 @@ class RunHealthCheck:
                     "check that every replica's access log or probe header reaches the observer",
                 )
             )
+        return [*drafts, *self._account(frames, settings)]
+
+    def _account(self, frames: Frames, settings: RunHealth) -> list[Draft]:
+        """What the load generator says of itself, as far as it says it."""
+        drafts = []
+        lag = frames.load.get("loop_lag_s")
+        if isinstance(lag, dict) and isinstance(lag.get("p99"), int | float):
+            drafts.append(
+                self._census(
+                    "loop_lag_s.p99", "s", "lag of the load generator's event loop, p99",
+                    float(lag["p99"]), settings.late_p99_s,
+                    n=len(frames), evidence=[], words="p99 lag of the load generator's event loop",
+                    remedy="its clock reads late, so TTFT does too: lower the rate, or run it on "
+                    "another machine",
+                )
+            )  # fmt: skip
+        faults = frames.load.get("client_faults")
+        if isinstance(faults, int):
+            drafts.append(
+                self._census(
+                    "client_faults", "ratio", "share of arrivals lost to faults of the client",
+                    faults / len(frames), settings.dropped_ratio,
+                    n=len(frames), evidence=[], words="arrivals lost to faults of the client",
+                    remedy="a fault of clustereval itself: see the log of the run, and report it",
+                )
+            )  # fmt: skip
         return drafts
 
     def _late(self, frames: Frames, late: Floats, sent: Mask, limit: float) -> Draft:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clustereval.analysis import contrasts, wording
+from clustereval.analysis import latency, rates, wording
 from clustereval.analysis.checks.base import (
     NotObserved,
     Side,
@@ -14,6 +14,7 @@ from clustereval.analysis.checks.base import (
     latency_s,
     score_drafts,
 )
+from clustereval.analysis.estimates import Estimate
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.slices import Frames
 from clustereval.core.checks import TenantFairness
@@ -53,10 +54,10 @@ class TenantFairnessCheck:
             "the other tenants",
         )
         q = settings.quantile
-        ratio = contrasts.quantile_ratio(
+        ratio = latency.quantile_ratio(
             frames, latency_s(frames, "e2e_due_s"), side.mask, base.mask, q, by="tenant"
         )
-        latency = draft(
+        slower = draft(
             self.name,
             f"e2e_due_s.p{100 * q:g}",
             ratio,
@@ -74,55 +75,50 @@ class TenantFairnessCheck:
             self.name, frames, settings.rubrics, (side, base), settings.score_margin,
             by="tenant", remedy=lambda f: _remedy(frames, f, name),
         )  # fmt: skip
-        return [*scores, latency]
+        return [*scores, slower]
 
     def _slo(self, frames: Frames, tenant: Tenant) -> list[Draft]:
+        """The tenant's own promises, each that was made."""
         slo, mine = tenant.slo, frames.traffic & frames.where(tenant=tenant.name)
-        names = {"tenant": tenant.name}
-        words, p = f"tenant {tenant.name}", f"p{100 * slo.quantile:g}"
+        p = f"p{100 * slo.quantile:g}"
         drafts = []
         for column, what, limit in (
             ("ttft_due_s", "TTFT", slo.ttft_s),
             ("e2e_due_s", "E2E", slo.e2e_s),
         ):
-            if limit is None:
-                continue
-            estimate = contrasts.quantile(frames, latency_s(frames, column), mine, slo.quantile)
-            drafts.append(
-                draft(
-                    self.name, f"slo.{column}.{p}", estimate, unit="s",
-                    effect=f"{p} {what} against the tenant's SLO", margin=limit,
-                    slice_=names, baseline={"slo": limit},
-                    say=lambda f, what=what: wording.level_sentence(f, words, f"{p} {what} is"),
-                    remedy=lambda f: _remedy(frames, f, tenant.name),
+            if limit is not None:
+                times = latency.quantile(frames, latency_s(frames, column), mine, slo.quantile)
+                drafts.append(
+                    self._promise(
+                        frames, tenant, f"{column}.{p}", times, "s", limit, f"{p} {what} is"
+                    )
                 )
-            )  # fmt: skip
         if slo.error_ratio is not None:
-            estimate = contrasts.rate(frames, failed_share(frames), mine)
+            failed = rates.rate(frames, failed_share(frames), mine)
+            words = "requests without an answer"
             drafts.append(
-                draft(
-                    self.name, "slo.failed", estimate, unit="ratio",
-                    effect="share without a whole answer against the tenant's SLO",
-                    margin=slo.error_ratio, slice_=names, baseline={"slo": slo.error_ratio},
-                    say=lambda f: wording.level_sentence(f, words, "requests without an answer"),
-                    remedy=lambda f: _remedy(frames, f, tenant.name),
-                )
-            )  # fmt: skip
+                self._promise(frames, tenant, "failed", failed, "ratio", slo.error_ratio, words)
+            )
         if slo.score is not None:
             scores = frames.rubrics.get(SLO_RUBRIC, absent(frames))
-            estimate = contrasts.rate(
-                frames, 1 - scores.value, mine & scores.scored, by_prompt=True
-            )
+            loss = rates.loss(frames, scores, mine)
+            words = f"loss of `{SLO_RUBRIC}` is"
             drafts.append(
-                draft(
-                    self.name, f"slo.{SLO_RUBRIC}", estimate, unit="ratio",
-                    effect="mean loss (1 - score) against the tenant's SLO",
-                    margin=1 - slo.score, slice_=names, baseline={"slo": slo.score},
-                    say=lambda f: wording.level_sentence(f, words, f"loss of `{SLO_RUBRIC}` is"),
-                    remedy=lambda f: _remedy(frames, f, tenant.name),
-                )
-            )  # fmt: skip
+                self._promise(frames, tenant, SLO_RUBRIC, loss, "ratio", 1 - slo.score, words)
+            )
         return drafts
+
+    def _promise(
+        self, frames: Frames, tenant: Tenant, metric: str, estimate: Estimate, unit: str,
+        limit: float, words: str,
+    ) -> Draft:  # fmt: skip
+        return draft(
+            self.name, f"slo.{metric}", estimate, unit=unit,
+            effect=f"{words.removesuffix(' is')} against the tenant's SLO", margin=limit,
+            slice_={"tenant": tenant.name}, baseline={"slo": limit},
+            say=lambda f: wording.level_sentence(f, f"tenant {tenant.name}", words),
+            remedy=lambda f: _remedy(frames, f, tenant.name),
+        )  # fmt: skip
 
 
 def _remedy(frames: Frames, finding: Finding, tenant: str) -> str:

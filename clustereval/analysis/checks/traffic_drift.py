@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from clustereval.analysis import contrasts, wording
+from clustereval.analysis import latency, wording
 from clustereval.analysis.checks.base import NotObserved, Side, draft, latency_s, score_drafts
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.slices import Frames
@@ -49,7 +49,7 @@ class TrafficDriftCheck:
         self, frames: Frames, settings: TrafficDrift, side: Side, base: Side, column: str
     ) -> Draft:
         q = settings.quantile
-        estimate = contrasts.quantile_ratio(
+        estimate = latency.quantile_ratio(
             frames, latency_s(frames, column), side.mask, base.mask, q, by="traffic_pattern"
         )
         what = "TTFT" if column.startswith("ttft") else "E2E"

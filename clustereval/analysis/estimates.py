@@ -1,0 +1,107 @@
+"""What a comparison gives: an effect, its bounds, and what weakens it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from clustereval.analysis.clusters import Spread
+from clustereval.analysis.intervals import Bounds
+from clustereval.analysis.slices import Frames, Mask
+from clustereval.core.findings import Warning, WarningCode
+
+MIN_PAIRS: Final = 10
+"""Fewer paired prompts give no interval: one prompt more or less would turn it over."""
+
+ENOUGH_PAIRS: Final = 30
+"""Fewer paired prompts (or effective observations) are warned of."""
+
+EVIDENCE: Final = 10
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An effect with everything a finding needs of it; ``bounds`` is tail → (low, high)."""
+
+    value: float | None
+    observed: float | None
+    reference: float | None
+    n: int
+    clusters: int
+    unit: str
+    method: str
+    bounds: Callable[[float], Bounds] | None
+    warnings: tuple[Warning, ...] = ()
+    evidence: tuple[str, ...] = ()
+    more_requests: int | None = None
+
+
+def missing_estimate(method: str, n: int, *warnings: Warning) -> Estimate:
+    return Estimate(None, None, None, n, 0, "prompt", method, None, warnings)
+
+
+def with_worst(
+    bounds: Callable[[float], Bounds], worst: Callable[[float], Bounds]
+) -> Callable[[float], Bounds]:
+    def both(tail: float) -> Bounds:
+        low, high = bounds(tail)
+        other = worst(tail)[1]
+        return low, None if high is None or other is None else max(high, other)
+
+    return both
+
+
+def warn_few(count: float, spread: Spread) -> list[Warning]:
+    out = []
+    if count < ENOUGH_PAIRS:
+        out.append(Warning(code=WarningCode.FEW_PAIRS, detail=f"{count:.0f} paired prompts"))
+    if spread.few_windows:
+        detail = "too few load windows to be clusters; the interval is over prompts alone"
+        out.append(Warning(code=WarningCode.FEW_CLUSTERS, detail=detail))
+    return out
+
+
+def unit_of(spread: Spread, by_prompt: bool) -> str:
+    first = "prompt" if by_prompt else "request, clustered by prompt"
+    return f"{first} and load window" if spread.windows else first
+
+
+_MAY_CONFOUND: Final = (
+    "tenant",
+    "family",
+    "replica_id",
+    "saturation_bucket",
+    "cache_bucket",
+    "traffic_pattern",
+)
+_DIFFERENT: Final = 0.2
+
+
+def confounders(frames: Frames, slice_: Mask, base: Mask, held: Sequence[str]) -> list[Warning]:
+    """Names every field whose mix differs between the sides, beside those of ``held``.
+
+    The difference is the total variation distance between the two sides' shares; above 0.2 it is
+    named (golang/perf's residue: what still varies inside a comparison belongs beside it).
+    """
+    named = []
+    for column in _MAY_CONFOUND:
+        factor = frames.factors[column]
+        size = len(factor.levels)
+        if column in held or size < 2:
+            continue
+        sides = [factor.codes[mask & factor.known] for mask in (slice_, base)]
+        if min(len(side) for side in sides) == 0:
+            continue
+        first, second = (np.bincount(side, minlength=size) / len(side) for side in sides)
+        distance = float(np.abs(first - second).sum() / 2)
+        if distance > _DIFFERENT:
+            named.append((distance, column))
+    if not named:
+        return []
+    detail = ", ".join(
+        f"{column} ({distance:.0%} apart)" for distance, column in sorted(named)[::-1]
+    )
+    return [Warning(code=WarningCode.CONFOUNDED, detail=f"also differs in {detail}")]
