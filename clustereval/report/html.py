@@ -138,7 +138,8 @@ def _verdict(findings: Findings | None) -> dict[str, Any]:
     # The word stands beside the sentence already.
     for prefix in (f"{outcome.upper()}: ", f"{outcome}: ", f"{outcome.capitalize()}: "):
         sentence = sentence.removeprefix(prefix)
-    because = [reason for reason in verdict.because if reason not in sentence]
+    sentence = sentence[:1].upper() + sentence[1:]
+    because = [reason for reason in verdict.because if reason not in verdict.sentence]
     return {
         "outcome": outcome,
         "word": words.get(outcome, outcome),
@@ -152,9 +153,7 @@ def _missing(tables: Tables, folder: str) -> list[tuple[str, str]]:
     score = f"clustereval score {shlex.quote(folder)}"
     notes = []
     if tables.manifest.state != "complete":
-        notes.append(
-            (f"This run is {tables.manifest.state}: the page shows what had arrived.", "")
-        )
+        notes.append((f"This run is {tables.manifest.state}: the page shows what had arrived.", ""))
     if tables.requests is None:
         notes.append(("No request table (requests.parquet).", score))
     if tables.cluster is None:
@@ -187,7 +186,10 @@ def _facts(manifest: Manifest, requests: pd.DataFrame | None) -> list[tuple[str,
     if requests is not None and len(requests):
         answered = int((requests.outcome == "ok").sum())
         facts.append(
-            ("answered", f"{count(answered)} of {count(len(requests))} ({percent(answered / len(requests))})")
+            (
+                "answered",
+                f"{count(answered)} of {count(len(requests))} ({percent(answered / len(requests))})",
+            )
         )
     facts.append(("observed by", LEVELS.get(manifest.level or "", "unknown")))
     if requests is not None:

@@ -124,28 +124,27 @@ def _skew_findings(findings: Findings | None) -> dict[tuple[str, str], Finding]:
     }
 
 
-def _cell(
-    finding: Finding | None, means: pd.DataFrame, replica: str
-) -> tuple[Cell, float | None]:
+def _cell(finding: Finding | None, means: pd.DataFrame, replica: str) -> tuple[Cell, float | None]:
     if finding is not None:
         estimate = Estimate(finding.estimate, finding.low, finding.high, finding.n)
         clear = _excludes_zero(estimate)
         if finding.p_adjusted is not None:
             clear = clear and finding.p_adjusted < _SIGNIFICANT
-        status, source = finding.status.value, "finding"
+        status, source, equal = finding.status.value, "finding", False
     else:
         if replica not in means:
             return Cell("–", "", "0", False, 0, False, "not_observed", ""), None
         others = means.drop(columns=replica).mean(axis=1)
         estimate = paired_mean((others - means[replica]).dropna())
         clear, status, source = False, "", "unadjusted"
+        equal = bool((others - means[replica]).dropna().eq(0).all())
     value = estimate.value
     if value is None:
         return Cell("–", "", count(estimate.n), False, 0, False, status, source), None
     return (
         Cell(
             text=POINTS.number(-value) if value else "0.0",
-            interval=_flipped(estimate),
+            interval="all pairs equal" if equal else _flipped(estimate),
             n=count(estimate.n),
             clear=clear,
             shade=min(4, 1 + int(abs(value) * 100 / 3)) if value else 0,
@@ -210,8 +209,7 @@ def tenant_rows(
     declared = {tenant.name: tenant for tenant in scenario.tenants}
     names = list(traffic.tenant.value_counts().index)
     return [
-        _tenant_row(str(name), declared.get(str(name)), traffic, values, findings)
-        for name in names
+        _tenant_row(str(name), declared.get(str(name)), traffic, values, findings) for name in names
     ]
 
 

@@ -112,9 +112,7 @@ def _replica_strip(
             break
         series = agg.steps(agg.cluster_series(cluster, metric))
         if len(series) and not (metric == "replicas_starting" and not series.value.any()):
-            traces.append(
-                fig.line(series, "value", name, color, dash=dash, shape="hv", decimals=0)
-            )
+            traces.append(fig.line(series, "value", name, color, dash=dash, shape="hv", decimals=0))
             titles.append(fig.colored(name, color))
     if not traces:
         seen = agg.steps(agg.seen_by_requests(requests, "replica_count", width_s))
@@ -197,18 +195,17 @@ def _time_caption(requests: pd.DataFrame, windows: pd.DataFrame, phases: pd.Data
         rates = (requests.outcome != "ok").groupby(requests.phase).mean()
         if len(rates):
             worst = rates.idxmax()
-        said = ", ".join(f"{count(n)} {k}" for k, n in failed.items())
+        plural = {"error": "errors", "timeout": "timeouts", "dropped": "dropped"}
+        said = ", ".join(f"{count(n)} {plural[k] if n > 1 else k}" for k, n in failed.items())
         parts.append(
-            f"{said}; most often in `{worst}` ({percent(float(rates.max()))} of its requests)."
+            f"{said}; most often in `{worst}`: {percent(float(rates.max()))} of its requests."
         )
     else:
         parts.append("No request failed.")
     return " ".join(parts)
 
 
-def _time_table(
-    requests: pd.DataFrame, phases: pd.DataFrame, values: pd.DataFrame | None
-) -> Grid:
+def _time_table(requests: pd.DataFrame, phases: pd.DataFrame, values: pd.DataFrame | None) -> Grid:
     rows = []
     for phase in phases.itertuples():
         mine = requests[requests.phase == phase.name]
@@ -239,20 +236,24 @@ def against_load(
             "saturation", "By saturation", rows, values, rubric, column="saturation",
             key="saturation_bucket", order=["idle", "warm", "saturating", "scaling"],
             edges=[saturation.warm, saturation.saturating, saturation.scaling],
-            axis={"title": {"text": "requests per running replica"}, "rangemode": "tozero"},
+            axis=_titled("requests per running replica"),
             unseen=HOW_TO_SEE_CLUSTER,
         ),
         _numeric_chart(
             "cache", "By cache hit", rows, values, rubric, column="cache_hit_ratio",
             key="cache_bucket", order=["low", "medium", "high"],
             edges=[cache.medium, cache.high],
-            axis={"title": {"text": "prompt tokens served from cache"}, "range": [-0.02, 1.02],
-                  "tickformat": ".0%"},
+            axis=_titled("prompt tokens served from cache")
+            | {"range": [-0.02, 1.02], "tickformat": ".0%"},
             unseen="The target must report cached tokens in its usage "
             "(vLLM: --enable-prompt-tokens-details).",
         ),
         _pattern_chart(rows, values, rubric),
     ]  # fmt: skip
+
+
+def _titled(text: str) -> dict[str, Any]:
+    return {"title": {"text": text, "font": {"size": 11.5}, "standoff": 6}}
 
 
 def _numeric_chart(
@@ -276,9 +277,7 @@ def _numeric_chart(
     return Chart(id, title, _group_caption(groups, key, rubric), figure, _group_table(groups, key))
 
 
-def _pattern_chart(
-    rows: pd.DataFrame, values: pd.DataFrame | None, rubric: str | None
-) -> Chart:
+def _pattern_chart(rows: pd.DataFrame, values: pd.DataFrame | None, rubric: str | None) -> Chart:
     title = "By traffic pattern"
     key, order = "traffic_pattern", ["steady", "burst", "sustained"]
     traffic = rows[rows.role == "traffic"]
@@ -353,9 +352,13 @@ def _group_caption(groups: pd.DataFrame, key: str, rubric: str | None) -> str:
     if len(timed) >= 2:
         slow = timed.loc[timed.p95_value.idxmax()]
         fast = timed.loc[timed.p95_value.idxmin()]
+        ratio = float(slow.p95_value / fast.p95_value)
+        times = f"p95 TTFT is {seconds(slow.p95_value)} {_where(key, slow[key])}"
+        least = f"{seconds(fast.p95_value)} {_where(key, fast[key])}"
         parts.append(
-            f"p95 TTFT grows {slow.p95_value / fast.p95_value:.1f} times from "
-            f"`{fast[key]}` to `{slow[key]}`."
+            f"{times}, {ratio:.1f} times the {least}."
+            if ratio >= 1.2
+            else f"p95 TTFT hardly differs ({least}, {seconds(slow.p95_value)} at most)."
         )
     return " ".join(parts)
 
