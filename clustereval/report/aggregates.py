@@ -103,7 +103,7 @@ def scored(requests: pd.DataFrame, scores: pd.DataFrame, rubric: str) -> pd.Data
     """The requests that ``rubric`` scored, with the score in ``value``; warm-up left out."""
     mine = scores[(scores.scorer == rubric) & (scores.status == "scored")]
     joined = requests.merge(mine[["request_id", "value"]], on="request_id")
-    return joined[joined.role != "warmup"]
+    return joined[(joined.role != "warmup").to_numpy(dtype=bool)]
 
 
 def main_rubric(scores: pd.DataFrame) -> str | None:

@@ -151,7 +151,8 @@ def forest(finding: Finding) -> Forest | None:
         return None
     left = low if low is not None else (_LEFT - 1 if high is not None else point)
     right = high if high is not None else (_RIGHT + 1 if low is not None else point)
-    assert left is not None and right is not None
+    assert left is not None
+    assert right is not None
     return Forest(
         point=None if point is None else axis_px(point),
         low=axis_px(left),
