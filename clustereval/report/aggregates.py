@@ -76,11 +76,13 @@ def windows(requests: pd.DataFrame, width_s: float, end_s: float) -> pd.DataFram
     ok = requests.outcome == "ok"
     done = _window(requests.end_s[ok], width_s, bins).value_counts()
     ttft = requests.ttft_due_s.groupby(due)
+    # The last window may be cut short by the end of the run.
+    lengths = np.minimum(width_s, end_s - np.arange(bins) * width_s)
     table = pd.DataFrame(
         {
-            "t_s": (index + 0.5) * width_s,
-            "offered_per_s": due.value_counts().reindex(index, fill_value=0) / width_s,
-            "completed_per_s": done.reindex(index, fill_value=0) / width_s,
+            "t_s": np.arange(bins) * width_s + lengths / 2,
+            "offered_per_s": due.value_counts().reindex(index, fill_value=0) / lengths,
+            "completed_per_s": done.reindex(index, fill_value=0) / lengths,
             "ttft_p50_s": ttft.quantile(0.5).reindex(index),
             "ttft_p99_s": ttft.quantile(0.99).reindex(index),
             "answered": ttft.count().reindex(index, fill_value=0),
@@ -101,7 +103,7 @@ def scored(requests: pd.DataFrame, scores: pd.DataFrame, rubric: str) -> pd.Data
     """The requests that ``rubric`` scored, with the score in ``value``; warm-up left out."""
     mine = scores[(scores.scorer == rubric) & (scores.status == "scored")]
     joined = requests.merge(mine[["request_id", "value"]], on="request_id")
-    return joined[joined.role != "warmup"]
+    return joined[(joined.role != "warmup").to_numpy(dtype=bool)]
 
 
 def main_rubric(scores: pd.DataFrame) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from clustereval.core.findings import CHECKS, CheckResult, Finding, Findings, Status
-from clustereval.report.numbers import count, scale_of
+from clustereval.report.numbers import count, margin_text, scale_of
 
 TITLES: Final = {
     "model_quality": "Model quality",
@@ -51,7 +51,7 @@ SEVERITY: Final = {
 }
 
 # Forest plot, in units of the margin: 0 is no difference, 1 the margin.
-_LEFT, _RIGHT = -1.0, 2.5
+_LEFT, _RIGHT = -1.0, 3.0
 WIDTH: Final = 240
 _PAD: Final = 12
 
@@ -151,7 +151,8 @@ def forest(finding: Finding) -> Forest | None:
         return None
     left = low if low is not None else (_LEFT - 1 if high is not None else point)
     right = high if high is not None else (_RIGHT + 1 if low is not None else point)
-    assert left is not None and right is not None
+    assert left is not None
+    assert right is not None
     return Forest(
         point=None if point is None else axis_px(point),
         low=axis_px(left),
@@ -210,7 +211,7 @@ def _check_row(check: CheckResult, findings: Findings, most: int) -> CheckRow:
         metric=finding.metric if finding else "",
         estimate=scale.amount(finding.estimate) if finding and scale else "–",
         interval=scale.interval(finding.low, finding.high) if finding and scale else "",
-        margin=scale.amount(finding.margin) if finding and scale else "–",
+        margin=margin_text(finding) if finding else "–",
         n=count(finding.n) if finding else "–",
         todo=what_to_do(check, finding),
         forest=forest(finding) if finding else None,
@@ -238,7 +239,7 @@ def _finding_row(finding: Finding) -> FindingRow:
         reference=_level(finding, finding.reference),
         estimate=scale.amount(finding.estimate),
         interval=scale.interval(finding.low, finding.high),
-        margin=scale.amount(finding.margin),
+        margin=margin_text(finding),
         n=count(finding.n),
         clusters=count(finding.clusters),
         unit=finding.resampling_unit,

@@ -91,8 +91,9 @@ def build(
 ) -> dict[str, Any]:  # fmt: skip
     """``{"items": [...], "prompts": {...}, "left_out": n}`` as the page embeds it."""
     wanted = [choice.request_id for choice in choices]
-    rows = requests[requests.request_id.isin(wanted)].set_index("request_id", drop=False)
-    idle = idle_answers(requests, set(rows.prompt_id), scores)
+    found = requests[requests.request_id.isin(wanted)]
+    rows = {str(row["request_id"]): row for _, row in found.iterrows()}
+    idle = idle_answers(requests, set(found.prompt_id), scores)
     mine: dict[Hashable, pd.DataFrame] = {}
     if scores is not None:
         mine = dict(iter(scores[scores.request_id.isin(wanted)].groupby("request_id")))
@@ -100,11 +101,12 @@ def build(
     texts: dict[str, Any] = {}
     used = 0
     for choice in choices:
-        row = rows.loc[choice.request_id]
+        row = rows[choice.request_id]
         item = _item(choice, row, mine.get(choice.request_id), idle)
         prompt = None
-        if item["prompt"] not in texts and prompts is not None and row.prompt_id in prompts:
-            prompt = _prompt(prompts[row.prompt_id])
+        prompt_id = str(row["prompt_id"])
+        if item["prompt"] not in texts and prompts is not None and prompt_id in prompts:
+            prompt = _prompt(prompts[prompt_id])
         size = len(json.dumps([item, prompt]))
         if used + size > budget_bytes:
             break

@@ -70,7 +70,7 @@ def timeline(strips: Sequence[Strip], phases: pd.DataFrame, end_s: float) -> Fig
         for trace in strip.traces:
             figure.add_trace({**trace, "xaxis": "x", "yaxis": f"y{suffix}"})
         figure.add_annotation(
-            text=strip.title, x=0, xref="paper", xanchor="left", xshift=-40, y=high, yref="paper",
+            text=strip.title, x=0, xref="paper", xanchor="left", xshift=-46, y=high, yref="paper",
             yanchor="bottom", yshift=2, showarrow=False, font={"size": 12, "color": C["ink"]},
         )  # fmt: skip
     figure.layout.xaxis = {
@@ -192,23 +192,14 @@ def two_panels(
     if upper_range:
         score_axis["range"] = upper_range
     figure.layout.yaxis = score_axis
-    figure.layout.yaxis2 = {**_axis(), "domain": [0, 0.44], **lower_axis}
-    figure.layout.xaxis = {**_axis(grid=False), "anchor": "y2", **x_axis}
+    figure.layout.yaxis2 = {**_axis(), "domain": [0.04 if rug else 0, 0.44], **lower_axis}
+    figure.layout.xaxis = {**_axis(grid=False), "anchor": "y3" if rug else "y2", **x_axis}
     for title, y in zip(titles, (1.0, 0.44), strict=True):
         figure.add_annotation(
-            text=title, x=0, xref="paper", xanchor="left", xshift=-44, y=y, yref="paper",
+            text=title, x=0, xref="paper", xanchor="left", xshift=-50, y=y, yref="paper",
             yanchor="bottom", yshift=4, showarrow=False, font={"size": 12, "color": C["ink"]},
         )  # fmt: skip
-    for x, name in edges:
-        figure.add_shape(
-            type="line", xref="x", yref="paper", x0=x, x1=x, y0=0, y1=1, layer="below",
-            line={"color": C["context"], "width": 1, "dash": "dot"},
-        )  # fmt: skip
-        figure.add_annotation(
-            text=figure_text(name), x=x, xref="x", xanchor="left", y=1, yref="paper",
-            yanchor="bottom", yshift=20, xshift=-2, showarrow=False,
-            font={"size": 11, "color": C["muted"]},
-        )  # fmt: skip
+    _mark_edges(figure, edges, x_axis.get("range"))
     if rug:
         figure.add_trace(
             {"type": "scatter", "mode": "markers", "x": list(rug), "y": [0] * len(rug),
@@ -217,9 +208,31 @@ def two_panels(
                         "line": {"width": 1, "color": C["context"]}, "color": C["context"]}}
         )  # fmt: skip
         figure.layout.yaxis3 = {
-            "domain": [0.46, 0.5], "visible": False, "range": [-1, 1], "fixedrange": True
+            "domain": [0, 0.025], "visible": False, "range": [-1, 1], "fixedrange": True
         }  # fmt: skip
     return _json(figure)
+
+
+def _mark_edges(
+    figure: go.Figure, edges: Sequence[tuple[float, str]], span: Sequence[float] | None
+) -> None:
+    """Lower edges of buckets as dotted lines, their names above; the first edge is the axis."""
+    if not edges or span is None:
+        return
+    ends = [x for x, _ in edges[1:]] + [span[1]]
+    for (x, name), end in zip(edges, ends, strict=True):
+        # A name that is wider than its bucket stands to the left of the bucket's right edge.
+        narrow = (end - x) / (span[1] - span[0]) < 0.14
+        if x != edges[0][0]:
+            figure.add_shape(
+                type="line", xref="x", yref="paper", x0=x, x1=x, y0=0, y1=1, layer="below",
+                line={"color": C["context"], "width": 1, "dash": "dot"},
+            )  # fmt: skip
+        figure.add_annotation(
+            text=figure_text(name), x=end if narrow else x, xref="x",
+            xanchor="right" if narrow else "left", y=1, yref="paper", yanchor="bottom", yshift=20,
+            xshift=-4 if narrow else 0, showarrow=False, font={"size": 11, "color": C["muted"]},
+        )  # fmt: skip
 
 
 def time_axis(values: Sequence[float | None]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def page(tables: Tables, folder: str) -> str:
         "palette": list(PALETTE.values()),
         "titles": TITLES,
     }
-    empty = requests is None or requests.empty
+    some = None if requests is None or requests.empty else requests
     context = {
         "title": manifest.name,
         "manifest": manifest,
@@ -114,12 +114,12 @@ def page(tables: Tables, folder: str) -> str:
         "missing": _missing(tables, folder),
         "facts": _facts(manifest, requests),
         "charts": {chart.id: chart for chart in charts},
-        "map": None if empty else placement.replica_map(requests, scores, findings),
-        "replicas_seen": not empty and bool(requests.replica_id.notna().any()),
+        "map": None if some is None else placement.replica_map(some, scores, findings),
+        "replicas_seen": some is not None and bool(some.replica_id.notna().any()),
         "scored": values is not None and len(values) > 0,
         "tenants": []
-        if empty
-        else placement.tenant_rows(requests, values, manifest.scenario, findings),
+        if some is None
+        else placement.tenant_rows(some, values, manifest.scenario, findings),
         "how_to_see": story.HOW_TO_SEE_CLUSTER,
         "trust": trust(manifest, requests, scores, findings, rubric),
         "examples": len(chosen["items"]),
@@ -138,7 +138,8 @@ def _verdict(findings: Findings | None) -> dict[str, Any]:
     # The word stands beside the sentence already.
     for prefix in (f"{outcome.upper()}: ", f"{outcome}: ", f"{outcome.capitalize()}: "):
         sentence = sentence.removeprefix(prefix)
-    because = [reason for reason in verdict.because if reason not in sentence]
+    sentence = sentence[:1].upper() + sentence[1:]
+    because = [reason for reason in verdict.because if reason not in verdict.sentence]
     return {
         "outcome": outcome,
         "word": words.get(outcome, outcome),
@@ -184,12 +185,8 @@ def _facts(manifest: Manifest, requests: pd.DataFrame | None) -> list[tuple[str,
         facts.append(("took", duration(manifest.ended_s)))
     if requests is not None and len(requests):
         answered = int((requests.outcome == "ok").sum())
-        facts.append(
-            (
-                "answered",
-                f"{count(answered)} of {count(len(requests))} ({percent(answered / len(requests))})",
-            )
-        )
+        share = percent(answered / len(requests))
+        facts.append(("answered", f"{count(answered)} of {count(len(requests))} ({share})"))
     facts.append(("observed by", LEVELS.get(manifest.level or "", "unknown")))
     if requests is not None:
         late = agg.lateness(requests)

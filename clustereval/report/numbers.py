@@ -57,10 +57,30 @@ def scale_of(finding: Finding) -> Scale:
     if finding.unit == "ratio":
         return Scale(100, " pt" if finding.baseline else "%", 1)
     if finding.unit == "s":
-        return seconds_scale(finding.estimate, finding.low, finding.high, finding.margin)
+        return _steady(finding, seconds_scale(finding.estimate, finding.low, finding.high))
     if finding.unit == "times":
         return Scale(1, "×", 2)
-    return Scale(1, "")
+    return _steady(finding, Scale(1, ""))
+
+
+def margin_text(finding: Finding) -> str:
+    """The margin as it was declared, without the digits of the estimate."""
+    if finding.margin is None:
+        return "–"
+    scale = scale_of(finding)
+    if finding.unit == "s":
+        return seconds(finding.margin)
+    text = scale.number(finding.margin)
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + scale.suffix
+
+
+def _steady(finding: Finding, scale: Scale) -> Scale:
+    """One number of decimals for an estimate and its bounds."""
+    known = [finding.estimate, finding.low, finding.high]
+    largest = max((abs(value) * scale.factor for value in known if value is not None), default=0.0)
+    whole = all(value is None or value == int(value) for value in known)
+    decimals = 0 if largest >= 100 or (whole and scale.factor == 1) else 1 if largest >= 10 else 2
+    return Scale(scale.factor, scale.suffix, decimals)
 
 
 def percent(value: float | None, decimals: int = 1) -> str:

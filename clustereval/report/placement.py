@@ -130,20 +130,21 @@ def _cell(finding: Finding | None, means: pd.DataFrame, replica: str) -> tuple[C
         clear = _excludes_zero(estimate)
         if finding.p_adjusted is not None:
             clear = clear and finding.p_adjusted < _SIGNIFICANT
-        status, source = finding.status.value, "finding"
+        status, source, equal = finding.status.value, "finding", False
     else:
         if replica not in means:
             return Cell("–", "", "0", False, 0, False, "not_observed", ""), None
         others = means.drop(columns=replica).mean(axis=1)
         estimate = paired_mean((others - means[replica]).dropna())
         clear, status, source = False, "", "unadjusted"
+        equal = bool((others - means[replica]).dropna().eq(0).all())
     value = estimate.value
     if value is None:
         return Cell("–", "", count(estimate.n), False, 0, False, status, source), None
     return (
         Cell(
             text=POINTS.number(-value) if value else "0.0",
-            interval=_flipped(estimate),
+            interval="all pairs equal" if equal else _flipped(estimate),
             n=count(estimate.n),
             clear=clear,
             shade=min(4, 1 + int(abs(value) * 100 / 3)) if value else 0,

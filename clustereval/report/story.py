@@ -10,20 +10,19 @@ import pandas as pd
 from clustereval.core.scenario import Buckets
 from clustereval.report import aggregates as agg
 from clustereval.report import figures as fig
-from clustereval.report.numbers import count, percent, seconds
+from clustereval.report.captions import (
+    Grid,
+    group_caption,
+    group_table,
+    time_caption,
+    time_table,
+)
+from clustereval.report.plaintext import figure_text
 
 HOW_TO_SEE_CLUSTER = (
     "Give the Ray dashboard's address with --ray-dashboard, or add clustereval.probe to the "
     "deployment; `clustereval doctor --target URL` says what can be seen now."
 )
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A real table: the same numbers for screen readers, print and copying."""
-
-    head: list[str]
-    rows: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Chart:
     figure: dict[str, Any] | None = None
     table: Grid | None = None
     missing: list[str] = field(default_factory=list)
+    note: str = ""
 
 
 def timeline(
@@ -80,16 +80,18 @@ def timeline(
     return Chart(
         id="timeline",
         title="What happened, second by second",
-        caption=_time_caption(requests, windows, phases),
+        caption=time_caption(requests, windows, phases),
         figure=fig.timeline(strips, phases, end_s),
-        table=_time_table(requests, phases, values),
+        table=time_table(requests, phases, values),
         missing=missing,
+        note=f"Windows of {width_s:g} s. In a window with fewer than 100 answers, p99 is in effect "
+        "the slowest one.",
     )
 
 
 def _rate_strip(windows: pd.DataFrame) -> fig.Strip:
     return fig.Strip(
-        "Requests/s  " + fig.colored("offered", "context") + "  " + fig.colored("completed", "blue"),
+        _titled("Requests/s", offered="context", completed="blue"),
         [
             fig.line(windows, "offered_per_s", "offered", "context", unit="/s", fill=True, width=1),
             fig.line(windows, "completed_per_s", "completed", "blue", unit="/s"),
@@ -146,7 +148,7 @@ def _queue_strip(
 def _ttft_strip(windows: pd.DataFrame) -> fig.Strip:
     known = [*windows.ttft_p50_s.dropna(), *windows.ttft_p99_s.dropna()]
     return fig.Strip(
-        "TTFT from due, log  " + fig.colored("p50", "sky") + "  " + fig.colored("p99", "vermillion"),
+        _titled("TTFT from due, log", p50="sky", p99="vermillion"),
         [
             fig.timing(windows, "ttft_p50_s", "p50", "sky", 1.4),
             fig.timing(windows, "ttft_p99_s", "p99", "vermillion", 1.6),
@@ -156,7 +158,7 @@ def _ttft_strip(windows: pd.DataFrame) -> fig.Strip:
 
 
 def _quality_strip(quality: pd.DataFrame, rubric: str, values: pd.DataFrame) -> fig.Strip:
-    trace = fig.dots(quality.t_s, quality, "", rubric_label(rubric), "blue", percent=True)
+    trace = fig.dots(quality.t_s.to_list(), quality, "", rubric_label(rubric), "blue", percent=True)
     trace["marker"]["size"] = 5
     traces = [trace]
     idle = values[values.role == "baseline"].value
@@ -172,55 +174,13 @@ def _quality_strip(quality: pd.DataFrame, rubric: str, values: pd.DataFrame) -> 
     return fig.Strip(title, traces, 1.15, {"ticksuffix": "%"})
 
 
+def _titled(title: str, **series: str) -> str:
+    """A strip's title followed by its series in their colours."""
+    return "  ".join([title, *(fig.colored(name, color) for name, color in series.items())])
+
+
 def rubric_label(rubric: str) -> str:
-    return fig.figure_text(rubric)
-
-
-def _time_caption(requests: pd.DataFrame, windows: pd.DataFrame, phases: pd.DataFrame) -> str:
-    parts = []
-    known = windows[windows.ttft_p99_s.notna()]
-    if len(known):
-        peak = known.loc[known.ttft_p99_s.idxmax()]
-        typical = float(known.ttft_p99_s.median())
-        phase = phases[phases.start_s <= peak.t_s].name
-        where = f" in `{phase.iloc[-1]}`" if len(phase) else ""
-        parts.append(
-            f"p99 TTFT peaks at {seconds(float(peak.ttft_p99_s))}, {peak.t_s:.0f} s into the run"
-            f"{where}: {float(peak.ttft_p99_s) / typical:.1f} times its typical "
-            f"{seconds(typical)}."
-        )
-    failed = {k: n for k, n in agg.outcomes(requests).items() if k != "ok" and n}
-    if failed:
-        worst = phases.name[0]
-        rates = (requests.outcome != "ok").groupby(requests.phase).mean()
-        if len(rates):
-            worst = rates.idxmax()
-        said = ", ".join(f"{count(n)} {k}" for k, n in failed.items())
-        parts.append(
-            f"{said}; most often in `{worst}` ({percent(float(rates.max()))} of its requests)."
-        )
-    else:
-        parts.append("No request failed.")
-    return " ".join(parts)
-
-
-def _time_table(requests: pd.DataFrame, phases: pd.DataFrame, values: pd.DataFrame | None) -> Grid:
-    rows = []
-    for phase in phases.itertuples():
-        mine = requests[requests.phase == phase.name]
-        score = None if values is None else values[values.phase == phase.name].value
-        seen = mine.ttft_due_s.dropna()
-        rows.append(
-            [
-                str(phase.name), str(phase.role), f"{phase.start_s:.0f} s", count(len(mine)),
-                percent(float((mine.outcome != "ok").mean())),
-                seconds(float(seen.quantile(0.5)) if len(seen) else None),
-                seconds(float(seen.quantile(0.99)) if len(seen) else None),
-                percent(float(score.mean())) if score is not None and len(score) else "–",
-            ]
-        )  # fmt: skip
-    head = ["phase", "role", "starts", "requests", "failed", "TTFT p50", "TTFT p99", "score"]
-    return Grid(head, rows)
+    return figure_text(rubric)
 
 
 def against_load(
@@ -235,20 +195,24 @@ def against_load(
             "saturation", "By saturation", rows, values, rubric, column="saturation",
             key="saturation_bucket", order=["idle", "warm", "saturating", "scaling"],
             edges=[saturation.warm, saturation.saturating, saturation.scaling],
-            axis={"title": {"text": "requests per running replica"}, "rangemode": "tozero"},
+            axis=_axis_titled("requests per running replica"),
             unseen=HOW_TO_SEE_CLUSTER,
         ),
         _numeric_chart(
             "cache", "By cache hit", rows, values, rubric, column="cache_hit_ratio",
             key="cache_bucket", order=["low", "medium", "high"],
             edges=[cache.medium, cache.high],
-            axis={"title": {"text": "prompt tokens served from cache"}, "range": [-0.02, 1.02],
-                  "tickformat": ".0%"},
+            axis=_axis_titled("prompt tokens served from cache")
+            | {"range": [-0.02, 1.02], "tickformat": ".0%"},
             unseen="The target must report cached tokens in its usage "
             "(vLLM: --enable-prompt-tokens-details).",
         ),
         _pattern_chart(rows, values, rubric),
     ]  # fmt: skip
+
+
+def _axis_titled(text: str) -> dict[str, Any]:
+    return {"title": {"text": text, "font": {"size": 11.5}, "standoff": 6}}
 
 
 def _numeric_chart(
@@ -269,7 +233,7 @@ def _numeric_chart(
     figure = _panels(
         curve, list(curve.x), rubric, axis, joined=True, edges=named, rug=agg.rug(rows[column])
     )
-    return Chart(id, title, _group_caption(groups, key, rubric), figure, _group_table(groups, key))
+    return Chart(id, title, group_caption(groups, key, rubric), figure, group_table(groups, key))
 
 
 def _pattern_chart(rows: pd.DataFrame, values: pd.DataFrame | None, rubric: str | None) -> Chart:
@@ -284,7 +248,7 @@ def _pattern_chart(rows: pd.DataFrame, values: pd.DataFrame | None, rubric: str 
     axis = {"type": "category", "range": [-0.5, len(groups) - 0.5]}
     figure = _panels(groups, list(groups[key]), rubric, axis, joined=False)
     return Chart(
-        "pattern", title, _group_caption(groups, key, rubric), figure, _group_table(groups, key)
+        "pattern", title, group_caption(groups, key, rubric), figure, group_table(groups, key)
     )
 
 
@@ -326,52 +290,3 @@ def _score_range(table: pd.DataFrame) -> list[float]:
     high = float(table.score_high.fillna(table.score_value).max()) * 100
     middle, half = (low + high) / 2, max(5.0, (high - low) / 2 * 1.15)
     return [max(-2.0, min(middle - half, 101 - 2 * half)), min(101.0, middle + half)]
-
-
-def _group_caption(groups: pd.DataFrame, key: str, rubric: str | None) -> str:
-    if len(groups) < 2:
-        return f"All requests were `{groups[key].iloc[0]}`: nothing to compare it with."
-    parts = []
-    known = groups[groups.score_value.notna()]
-    if rubric is not None and len(known) >= 2:
-        best = known.loc[known.score_value.idxmax()]
-        worst = known.loc[known.score_value.idxmin()]
-        apart = pd.notna(worst.score_high) and pd.notna(best.score_low)
-        apart = bool(apart and worst.score_high < best.score_low)
-        said = (
-            f"`{rubric}` is {percent(worst.score_value)} {_where(key, worst[key])} and "
-            f"{percent(best.score_value)} {_where(key, best[key])}"
-        )
-        parts.append(said + (": the intervals are apart." if apart else "; the intervals overlap."))
-    timed = groups[groups.p95_value.notna()]
-    if len(timed) >= 2:
-        slow = timed.loc[timed.p95_value.idxmax()]
-        fast = timed.loc[timed.p95_value.idxmin()]
-        parts.append(
-            f"p95 TTFT grows {slow.p95_value / fast.p95_value:.1f} times from "
-            f"`{fast[key]}` to `{slow[key]}`."
-        )
-    return " ".join(parts)
-
-
-def _where(key: str, name: str) -> str:
-    if key == "cache_bucket":
-        return f"at {name} cache hit"
-    return f"in {name}" if key == "traffic_pattern" else f"when {name}"
-
-
-def _group_table(groups: pd.DataFrame, key: str) -> Grid:
-    def interval(row: Any, name: str, show: Any) -> str:
-        values = (getattr(row, f"{name}_{part}") for part in ("value", "low", "high"))
-        value, low, high = (None if pd.isna(v) else float(v) for v in values)
-        return "–" if value is None else f"{show(value)} ({show(low)} to {show(high)})"
-
-    rows = [
-        [
-            str(getattr(row, key)), count(row.n), interval(row, "score", percent),
-            interval(row, "p50", seconds), interval(row, "p95", seconds),
-        ]
-        for row in groups.itertuples()
-    ]  # fmt: skip
-    head = ["bucket", "requests", "score (95% interval)", "TTFT p50 (95%)", "TTFT p95 (95%)"]
-    return Grid(head, rows)

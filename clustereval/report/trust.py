@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clustereval.core.findings import Status
 from clustereval.report import aggregates as agg
 from clustereval.report.checks_view import TITLES
-from clustereval.report.numbers import count, percent, scale_of, seconds
+from clustereval.report.numbers import count, margin_text, percent, scale_of, seconds
 from clustereval.report.redact import redacted
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _power(findings: Findings | None) -> list[Power]:
                 clusters=count(finding.clusters),
                 unit=finding.resampling_unit,
                 half_width="–" if half is None else f"± {scale.amount(half)}",
-                margin=scale.amount(finding.margin),
+                margin=margin_text(finding),
                 more="decided" if not finding.more_requests else count(finding.more_requests),
             )
         )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from clustereval.core.columns import CLUSTER, REQUESTS, SCORES
 from clustereval.core.findings import (
     CheckResult,
     Finding,
@@ -14,6 +19,9 @@ from clustereval.core.findings import (
     Warning,
     WarningCode,
 )
+from clustereval.rundir import Run
+from tests.support.prompts import tiny_library
+from tests.support.synthetic import Effects, synthetic_run
 
 
 def skew_finding(replica: str = "r2", **changes: Any) -> Finding:
@@ -131,3 +139,67 @@ def sample_findings(outcome: Outcome = Outcome.FAIL) -> Findings:
         counts={"planned": 3000, "ok": 3000, "error": 0, "timeout": 0, "dropped": 0},
         context={"level": "probe", "multiplicity": "Holm over 9 declared comparisons"},
     )
+
+
+def lively_run(folder: Path, *, rows: int = 3000, **effects: Any) -> Run:
+    """A synthetic run whose phases follow each other, with bursts, a scale-up and failures.
+
+    ``synthetic_run`` mixes the phases in time, which is fine for contrasts but not for a time
+    line.
+    """
+    run = synthetic_run(
+        folder, prompts=tiny_library(), rows=rows,
+        effects=Effects(**({"replica": {"r2": 0.09}, "saturation": {"scaling": 0.04}} | effects)),
+    )  # fmt: skip
+    frame = run.requests
+    rng = np.random.default_rng(7)
+    starts = {"idle": 0.0, "steady": 62.0, "burst": 122.0, "sustained": 182.0}
+    into = pd.Series(rng.uniform(0, 58, len(frame)))
+    burst = (frame.phase == "burst").to_numpy(dtype=bool)
+    spikes = (np.floor(into / 20) * 20).to_numpy() + rng.beta(1.2, 4, len(frame)) * 12
+    due = frame.phase.map(starts).astype(float) + into.where(~burst, spikes)
+    shift = due - frame.due_s
+    for column in ("due_s", "sent_s", "first_token_s", "end_s"):
+        frame[column] = frame[column] + shift
+    slow = burst & (spikes % 20 < 8)
+    extra = slow * rng.lognormal(-0.2, 0.5, len(frame))
+    for column in ("first_token_s", "end_s", "ttft_due_s", "ttft_sent_s", "e2e_due_s"):
+        frame[column] = frame[column] + extra
+    failing = slow & (rng.random(len(frame)) < 0.04)
+    frame.loc[failing, "outcome"] = "timeout"
+    frame.loc[failing, ["first_token_s", "ttft_due_s", "ttft_sent_s"]] = np.nan
+    frame.loc[failing, ["output_text", "finish_reason"]] = None
+    frame.loc[failing, "error_type"] = "read_timeout"
+    frame = frame.sort_values("due_s", ignore_index=True)
+    run.write_table(REQUESTS, frame)
+    run.write_table(CLUSTER, _scaling_cluster(frame))
+    lost = frame.request_id[frame.outcome != "ok"]
+    scores = run.scores
+    gone = scores.request_id.isin(lost)
+    scores.loc[gone, "status"] = "unscored"
+    scores.loc[gone, "value"] = np.nan
+    scores.loc[scores.value == 0, "reason"] = "expected another answer"
+    run.write_table(SCORES, scores)
+    return Run.open(folder)
+
+
+def _scaling_cluster(frame: pd.DataFrame) -> pd.DataFrame:
+    times = np.arange(0.0, 240.0)
+    target = np.select([times < 124, times < 230], [2.0, 4.0], 3.0)
+    running = np.select([times < 141, times < 158, times < 236], [2.0, 3.0, 4.0], 3.0)
+    arrived = np.searchsorted(np.sort(frame.due_s), times)
+    ended = np.searchsorted(np.sort(frame.end_s.dropna()), times)
+    metrics = {
+        "replicas_running": running,
+        "replicas_starting": np.clip(target - running, 0, None),
+        "target_replicas": target,
+        "queue_depth": np.clip(arrived - ended, 0, None).astype(float),
+    }
+    return pd.concat(
+        [
+            pd.DataFrame({"t_s": times, "source": "dashboard", "deployment": "llm",
+                          "metric": metric, "value": values})
+            for metric, values in metrics.items()
+        ],
+        ignore_index=True,
+    )  # fmt: skip

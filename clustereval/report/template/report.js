@@ -108,7 +108,7 @@
   const form = $("filters");
   for (const [key, label, of, say = (name) => name] of filters) {
     const options = [...new Set(items.flatMap(of).filter((name) => name !== null))].sort();
-    if (options.length < 2) continue;
+    if (options.length < (key === "rubric" ? 1 : 2)) continue;
     const wrapper = make("label", "", label);
     const select = make("select");
     select.name = key;
@@ -149,7 +149,7 @@
     $("count").textContent = rows.length ? `${rows.length} of ${items.length}.${more}` : "None of the answers matches.";
   }
   const outcomeOf = (item) => {
-    if (item.outcome !== "ok") return `✗ ${item.outcome}`;
+    if (item.outcome !== "ok") return `✗ ${item.error.split(" · ")[0] || item.outcome}`;
     const low = item.scores.filter(([, , value]) => value !== null).sort((a, b) => a[2] - b[2])[0];
     return low ? `${low[0]} ${low[2].toFixed(2)}` : "not scored";
   };
@@ -161,6 +161,15 @@
     : value < 1 ? `${(value * 1000).toPrecision(3)} ms` : `${value.toFixed(2)} s`;
   const plain = (value) => value === null ? "–" : String(value);
   const share = (value) => value === null ? "–" : `${(value * 100).toFixed(0)}%`;
+
+  // `code` in backticks, as everywhere on the page.
+  function prose(text) {
+    const box = make("p", "why");
+    const parts = text.split("`");
+    if (parts.length % 2 === 0) box.append(text);
+    else parts.forEach((part, index) => box.append(index % 2 ? make("code", "", part) : part));
+    return box;
+  }
 
   function textBox(runs, why) {
     if (!runs) return make("p", "text none", why);
@@ -176,7 +185,7 @@
   function detail(item) {
     const article = $("detail");
     article.replaceChildren();
-    article.append(make("h3", "", item.id), make("p", "why", item.why));
+    article.append(make("h3", "", item.id), prose(item.why));
     const texts = make("div", "texts");
     const left = make("div");
     const heading = make("h4", "", "Idle answer ");
