@@ -42,7 +42,7 @@ def mock_scenario(phases: list[dict[str, Any]], **request: Any) -> Scenario:
                 {"name": "odd", "share": 1, "prompts": {"faults": 1}},
             ],
             "phases": phases,
-            "request": {"timeout_s": 1.5, "stall_s": 0.5, **request},
+            "request": {"timeout_s": 0.8, "stall_s": 0.4, **request},
         }
     )
 

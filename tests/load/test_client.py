@@ -25,7 +25,7 @@ KEY = "sk-very-secret-0123456789"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[MockServer]:
-    with MockServer(itl_s=0.01) as running:
+    with MockServer(itl_s=0.02) as running:
         yield running
 
 
@@ -38,7 +38,7 @@ def library() -> PromptLibrary:
 
 
 def client(url: str, tenant: Tenant | None = None, **request: Any) -> ChatClient:
-    settings = Request.model_validate({"timeout_s": 1.0, "stall_s": 0.3, **request})
+    settings = Request.model_validate({"timeout_s": 0.6, "stall_s": 0.2, **request})
     origin = Origin(url)
     write = RequestWriter(
         origin.target("/chat/completions"),
@@ -76,7 +76,8 @@ def test_a_streamed_answer_is_recorded_whole(server: MockServer) -> None:
     assert row["response_id"] == "chatcmpl-run-000007"
     assert before <= row["sent_s"] < row["first_token_s"] < row["end_s"]
     assert len(row["itl_s"]) == 4
-    assert all(gap > 0.005 for gap in row["itl_s"]), "chunks were read in blocks, not as they came"
+    # 4 gaps of 20 ms; read in blocks, as `iter_lines` does, they would all be 0.
+    assert sum(row["itl_s"]) > 0.04
     assert row["headers"] == {"x-request-id": "run-000007", "x-clustereval-replica-id": "mock#1"}
 
 

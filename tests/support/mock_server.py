@@ -150,10 +150,12 @@ class _Handler(BaseHTTPRequestHandler):
             if index:
                 time.sleep(self.mock.itl_s)
             if index == 1 and fault in _MIDDLE:
-                return self._misbehave(fault)
+                self._misbehave(fault)
+                return
             self._event(self._chunk(delta), fault)
         if fault is Fault.CUT_CLEAN:
-            return self._end()
+            self._end()
+            return
         self._event(self._chunk({}, "tool_calls" if fault is Fault.TOOL else "stop"), fault)
         if fault is not Fault.NO_USAGE:
             self._event(json.dumps({"choices": [], "usage": _USAGE}), fault)
