@@ -7,7 +7,8 @@ proxy. Two formats (Ray 2.60, ``LoggingConfig(encoding=…)``)::
     {"asctime": "…", "message": "CALL chat OK 2.6ms", "request_id": "…", "timestamp_ns": …}
 
 The line is written when the request ends, so ``end − latency`` is when the replica took it in:
-from that the join knows how many requests each replica held at any moment.
+from that the join knows how many requests each replica held at any moment. (A cluster that
+buffers these lines, ``RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE`` > 1, writes the last ones late.)
 """
 
 from __future__ import annotations

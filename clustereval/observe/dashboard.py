@@ -164,12 +164,22 @@ class Dashboard:
 
     The token is sent only after the dashboard asked for one with a 401, and never to another
     host: redirects are not followed.
+
+    Raises:
+        TargetError: ``url`` is none.
     """
 
     def __init__(self, url: str, token: str | None = None, timeout_s: float = 5.0):
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self._token = token
-        self._client = httpx.Client(base_url=self.url, timeout=timeout_s, follow_redirects=False)
+        try:
+            self._client = httpx.Client(
+                base_url=self.url, timeout=timeout_s, follow_redirects=False
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise TargetError(
+                f"--ray-dashboard {url}: {error}", expected="a URL, e.g. http://head-node:8265"
+            ) from None
 
     def __enter__(self) -> Self:
         return self

@@ -7,6 +7,7 @@ response headers under ``headers``.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -129,7 +130,8 @@ def _column(values: list[Any], kind: str) -> pd.Series:
 
 def _text(value: Any) -> str:
     """Lone surrogates, legal in JSON, cannot be stored as UTF-8: they become U+FFFD."""
-    return str(value).encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    text = json.dumps(value) if isinstance(value, list | dict) else str(value)
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def _gaps(value: Any) -> list[float] | None:

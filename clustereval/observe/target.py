@@ -164,7 +164,7 @@ def _choose(url: str, model: str | None, models: list[str] | None) -> str:
             return model
         raise TargetError(
             f"{url}: there is no model {model!r}",
-            expected=f"one of {', '.join(models) or 'none: the target lists no models'}",
+            expected=f"one of {', '.join(models)}" if models else "a target that lists models",
             change="choose one with --model",
         )
     if models is not None and len(models) == 1:

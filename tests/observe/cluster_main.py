@@ -4,8 +4,7 @@ Run as a program by the cluster tests, with HOME set to an empty folder: Ray wri
 Prints one JSON line with the addresses once everything is ready.
 """
 
-from __future__ import annotations
-
+# No postponed annotations: FastAPI cannot resolve them in a class that Ray pickles by value.
 import asyncio
 import json
 import os

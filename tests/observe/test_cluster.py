@@ -26,7 +26,6 @@ from clustereval.observe.doctor import diagnose
 from clustereval.observe.join import join
 from clustereval.observe.ray_cluster import RayObserver
 from clustereval.rundir import RAW_RESPONSES, Manifest, Run, Target
-from tests.observe import cluster_main
 from tests.observe.records import plan, response, write_lines
 from tests.support.synthetic import scenario
 
@@ -55,7 +54,7 @@ def cluster() -> Iterator[Cluster]:
     }
     with (folder / "stderr").open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, cluster_main.__file__, str(folder / "ray")],
+            [sys.executable, str(Path(__file__).with_name("cluster_main.py")), str(folder / "ray")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -185,7 +184,7 @@ def _content(stream: str) -> dict[str, Any]:
 def test_in_a_chain_of_deployments_the_engines_replica_is_named(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Ingress and engine both log every request, in JSON here: the engine is the one that counts."""
+    """Ingress and engine both log every request, in JSON here: the engine counts."""
     run = _run(tmp_path / "run", cluster, cluster.chain, 40)
     frame, said = _observed(run, cluster.token, cluster.chain)
     assert frame.replica_id.to_list() == [said[key] for key in frame.index]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clustereval.core.columns import CLUSTER, OUTCOMES, REQUESTS
+from clustereval.core.columns import CLUSTER, OUTCOMES, PLAN, REQUESTS
 from clustereval.core.scenario import Scenario
 from clustereval.observe.join import RawRun, join, join_rows
 from clustereval.rundir import RAW_ACCESS, RAW_CLUSTER, RAW_RESPONSES, Manifest, Run, Target
@@ -243,7 +245,7 @@ def test_one_hundred_thousand_rows_join_in_seconds() -> None:
     assert frame["replica_id"].notna().all()
 
 
-def test_join_reads_a_run_and_can_be_done_again(tmp_path: Any) -> None:
+def test_join_reads_a_run_and_can_be_done_again(tmp_path: Path) -> None:
     """The files are written to the declared schema, and the manifest says what was found."""
     manifest = Manifest(
         name="run",
@@ -255,8 +257,6 @@ def test_join_reads_a_run_and_can_be_done_again(tmp_path: Any) -> None:
         observation={"ray": {"samples": 1}},
     )
     run = Run.create(tmp_path / "run", manifest)
-    from clustereval.core.columns import PLAN
-
     run.write_table(PLAN, plan(3))
     write_lines(run.path(RAW_RESPONSES), [response(0), response(0), response(99)])
     write_lines(run.path(RAW_ACCESS), [access(0, "aaa", end=1.0)])
@@ -271,6 +271,13 @@ def test_join_reads_a_run_and_can_be_done_again(tmp_path: Any) -> None:
     account = run.manifest.observation["join"]
     assert (account["duplicate_responses"], account["unknown_responses"]) == (1, 1)
     assert (account["answered"], account["placed"]) == (1, 1)
+
+
+def test_a_list_of_tool_calls_is_stored_as_json() -> None:
+    """Whether the engine wrote a list or its JSON, the column holds JSON."""
+    calls = [{"name": "f", "arguments": "{}"}]
+    frame = _join([response(0, tool_calls=calls), response(1, tool_calls=json.dumps(calls))])
+    assert [json.loads(text) for text in frame["tool_calls"].dropna()] == [calls, calls]
 
 
 def test_the_cluster_table_holds_the_serving_deployment_alone() -> None:

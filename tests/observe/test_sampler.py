@@ -163,6 +163,12 @@ def test_a_missing_and_a_wrong_token_are_told_apart(
     assert "wrong" not in str(caught.value)
 
 
+def test_a_dashboard_that_is_no_url_is_an_error_of_the_user() -> None:
+    """A mistyped port is told, with the option's name."""
+    with pytest.raises(TargetError, match="--ray-dashboard"):
+        Dashboard("http://head:82a65")
+
+
 @pytest.mark.parametrize("body", [b"<html>", b'{"applications": 3}', b"[]"])
 def test_what_is_no_dashboard_is_named(body: bytes) -> None:
     """Another service on that port is a clear error."""
