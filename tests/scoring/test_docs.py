@@ -132,7 +132,8 @@ def test_the_limits_of_degeneration_are_documented() -> None:
     for said in (
         f"one character {limits.LONGEST_CHARACTER_RUN} times in a row",
         f"or {limits.LONGEST_BLANK_RUN} blanks in a row",
-        f"a phrase of 1 to {limits.LOOP_PERIOD} words at least {limits.LOOP_REPEATS} times in a row",
+        f"a phrase of 1 to {limits.LOOP_PERIOD} words at least {limits.LOOP_REPEATS} times in a"
+        " row",
         f"over at least {limits.LOOP_WORDS} words",
         f"from {limits.NGRAM_FROM_WORDS} words on, more than {limits.REPEATED_SHARE:.0%} of its"
         f" {limits.NGRAM}-grams repeated",

@@ -12,7 +12,7 @@ import pytest
 from clustereval.core.prompts import Prompt, PromptLibrary, read_prompts
 from clustereval.scoring import Example, ToolCall
 from clustereval.scoring.scorers import BUILT_IN
-from scenarios.golden import write_golden
+from scenarios.golden import SEED, golden_files, write_golden
 from tests.support.ideal import ideal_answer
 
 SHIPPED = Path(__file__).resolve().parents[2] / "scenarios" / "prompts"
@@ -133,9 +133,10 @@ def test_answers_are_short(golden: PromptLibrary) -> None:
         assert len(text + "".join(call["arguments"] for call in calls)) / 4 <= 40, prompt.id
 
 
-def test_the_ideal_answer_is_right_by_every_scorer(golden: PromptLibrary) -> None:
-    """Each prompt's ideal answer scores 1 with every scorer that applies to it."""
-    for prompt in golden:
+@pytest.mark.parametrize("seed", [SEED, 1, 2])
+def test_the_ideal_answer_is_right_by_every_scorer(seed: int) -> None:
+    """Each prompt's ideal answer scores 1 with every scorer that applies, whatever the seed."""
+    for prompt in (prompt for prompts in golden_files(seed).values() for prompt in prompts):
         right = example(prompt, *ideal_answer(prompt))
         for scorer in BUILT_IN:
             if scorer.applies_to(prompt) and not scorer.needs_idle:
