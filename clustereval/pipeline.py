@@ -42,6 +42,7 @@ from clustereval.rundir import (
     Run,
     Target,
 )
+from clustereval.scoring.registry import load_scorers, require_applicable
 from clustereval.scoring.score import score_run
 
 
@@ -96,6 +97,7 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
     """
     if request.target is None and request.app is None:
         raise ScenarioError("nothing to test", expected="a target URL, or an app to start")
+    _require_rubrics(loaded)
     seed = loaded.scenario.seed if request.seed is None else request.seed
     run = Run.create(request.out, _manifest(loaded, request, seed))
     loaded.prompts.write(run.path(PROMPTS))
@@ -151,6 +153,16 @@ def publish(run: Run) -> tuple[Path, Path | None]:
 
 
 # -- before the load -------------------------------------------------------------------------
+
+
+def _require_rubrics(loaded: LoadedScenario) -> None:
+    """Refuses rubrics that no prompt can be scored on before any traffic is spent on them."""
+    require_applicable(
+        loaded.scenario.checks.demanded_rubrics(),
+        loaded.prompts,
+        load_scorers(),
+        has_baseline=any(phase.role == "baseline" for phase in loaded.scenario.phases),
+    )
 
 
 def _manifest(loaded: LoadedScenario, request: Request, seed: int) -> Manifest:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from clustereval.cli.options import fault_option
+from clustereval.cli.options import app_option, fault_option
 from clustereval.cli.scenarios import find_scenario
 from clustereval.core.errors import ExitCode
 from clustereval.core.scenario import load_scenario
@@ -17,7 +17,7 @@ from clustereval.core.scenario import load_scenario
 @click.command()
 @click.argument("scenario")
 @click.option("--target", metavar="URL", help="OpenAI-compatible API to test, ending in /v1.")
-@click.option("--app", metavar="NAME", help="Start an app on this machine and test it: simulated.")
+@app_option("Start this app on a Ray Serve cluster here, and test it.")
 @fault_option
 @click.option("--model", metavar="NAME", help="Model to ask for; may be left out if only one.")
 @click.option("--api-key-env", metavar="VAR", help="Environment variable that holds the API key.")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import click
 
-from clustereval.cli.options import fault_option
+from clustereval.cli.options import app_option, fault_option
 from serve_apps.simulated.faults import FAULTS, parse_faults
 
 _FAULTS = "\n".join(f"{f.name}[={f.default:g}]  {f.summary}" for f in FAULTS.values())
 
 
 @click.command(epilog="Faults of `simulated`:\n\n\b\n" + _FAULTS)
-@click.option("--app", default="simulated", show_default=True, metavar="NAME", help="Which app.")
+@app_option("Which app.", default="simulated", show_default=True)
 @fault_option
 @click.option("--otlp", metavar="URL", help="Where the app sends its own spans.")
 def serve(app: str, fault_specs: tuple[str, ...], otlp: str | None) -> None:

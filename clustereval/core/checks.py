@@ -115,3 +115,14 @@ class Checks(BaseModel):
     tenant_fairness: TenantFairness = Field(default_factory=TenantFairness)
     fidelity: Fidelity = Field(default_factory=Fidelity)
     run_health: RunHealth = Field(default_factory=RunHealth)
+
+    def demanded_rubrics(self) -> list[str]:
+        """Rubrics that the scenario itself names; defaults apply only where prompts allow it."""
+        named: list[str] = []
+        for name in type(self).model_fields:
+            check = getattr(self, name)
+            if isinstance(check, Contrast) and "rubrics" in check.model_fields_set:
+                named += check.rubrics
+            elif isinstance(check, ModelQuality) and "floors" in check.model_fields_set:
+                named += check.floors
+        return named
