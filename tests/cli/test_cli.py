@@ -60,7 +60,14 @@ def test_every_verb_has_help(command, verb: str) -> None:  # type: ignore[no-unt
             ["checks.fidelity.rubrics"],
         ),
         (
-            ["run", "canary", "--app", "simulated", "--set", "checks.replica_skew.rubrics=[corect]"],
+            [
+                "run",
+                "canary",
+                "--app",
+                "simulated",
+                "--set",
+                "checks.replica_skew.rubrics=[corect]",
+            ],
             ["unknown rubric 'corect'", "'correct'"],
         ),
         (["run", "canary", "--app", "simulated", "--seed", "-1"], ["--seed", "-1"]),

@@ -99,6 +99,10 @@ class _Handler(BaseHTTPRequestHandler):
     def mock(self) -> MockServer:
         return self.server.mock  # type: ignore[attr-defined,no-any-return]
 
+    def do_GET(self) -> None:
+        models = {"object": "list", "data": [{"id": "mock", "object": "model"}]}
+        self._send(200, json.dumps(models).encode(), "application/json")
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         headers = {name.lower(): value for name, value in self.headers.items()}
