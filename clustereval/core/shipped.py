@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import clustereval
-
 
 def scenarios_dir() -> Path:
     """The folder of the shipped scenarios, prompts and the locustfile."""
-    package = Path(clustereval.__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "_shipped" / "scenarios"
     return installed if installed.is_dir() else package.parent / "scenarios"
