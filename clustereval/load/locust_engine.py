@@ -34,7 +34,7 @@ from clustereval.load.progress import RAW_LOAD, RAW_PROGRESS, RAW_START, SelfWat
 from clustereval.load.recorder import Recorder
 from clustereval.load.replay import Replay
 from clustereval.load.request_writer import RequestWriter
-from clustereval.load.rows import Arrival, Cancelled, Row, arrivals_of
+from clustereval.load.rows import INTERRUPTED, Arrival, Cancelled, Row, arrivals_of
 from clustereval.load.transport import Origin
 from clustereval.rundir import RAW_RESPONSES, Run
 
@@ -210,6 +210,8 @@ class Session:
 def _show(environment: Environment, arrival: Arrival, row: Row) -> None:
     """Lets Locust's own statistics and web UI see the row."""
     sent_s, first_s = row["sent_s"], row["first_token_s"]
+    if sent_s is None and row["error_type"] == INTERRUPTED:
+        return  # stopping a test is no failure of the thousands that were still to come
     failed = None if row["outcome"] == "ok" else RuntimeError(row["error_type"])
     shown = [("chat", (row["end_s"] - (sent_s or row["end_s"])), failed)]
     if first_s is not None:
@@ -248,6 +250,7 @@ def replay_user(environ: Mapping[str, str], default_scenario: Path) -> type[User
                 # In a greenlet of its own: Locust kills its users' without waiting for their rows.
                 play = gevent.spawn(_replay, self.environment, self.host, settings)
                 play.link(lambda _: busy.release())
+                play.join()
             raise StopUser
 
     return ReplayUser

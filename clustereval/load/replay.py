@@ -14,6 +14,7 @@ from clustereval.load.rows import INTERRUPTED, Arrival, Cancelled, Row, dropped
 
 _LOOK_S = 0.1
 """How often a waiting replay looks whether it has been stopped."""
+_GIVEN_UP = "given up: the run was stopped"
 
 
 class Clock(Protocol):
@@ -125,10 +126,12 @@ class Replay:
         if self._open:
             self._tasks.cancel_all()
             self._wait(1.0)
-        # A task that was cancelled before its first line ran has recorded nothing.
-        unsent = [*self._open.values(), *self._arrivals[self._next :]]
+        # A task that was cancelled before it began, or that does not end, has recorded nothing.
+        stuck, unsent = list(self._open.values()), self._arrivals[self._next :]
         self._open.clear()
         self._next = len(self._arrivals)
+        for arrival in stuck:
+            self._drop(arrival, INTERRUPTED, _GIVEN_UP)
         for arrival in unsent:
             self._drop(arrival, INTERRUPTED, "not sent: the run was stopped")
 
@@ -156,7 +159,7 @@ class Replay:
         try:
             row = self._send(arrival, others)
         except Cancelled:
-            row = self._row(arrival, INTERRUPTED, "given up: the run was stopped", others)
+            row = self._row(arrival, INTERRUPTED, _GIVEN_UP, others)
         except Exception as error:  # a mistake of ours must not cost the row, nor the others
             self.faults.append(error)
             row = self._row(arrival, "client_fault", type(error).__name__, others)

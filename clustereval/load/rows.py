@@ -13,6 +13,29 @@ from clustereval.core.columns import RESPONSE_FIELDS
 INTERRUPTED: Final = "interrupted"
 """``error_type`` of an arrival that the client gave up because the run was stopped."""
 
+ERROR_TYPES: Final[dict[str, str]] = {
+    "http_<status>": "error: any status but 200; the body's message is in `error_detail`",
+    "connect_refused": "error: nobody listens there",
+    "dns": "error: no such host",
+    "tls": "error: no trusted connection",
+    "network": "error: any other failure of the network",
+    "reset": "error: the connection ended before a response",
+    "stream_cut": "error: the answer ended in the middle",
+    "stream_error": "error: the server reported an error inside its answer",
+    "malformed_sse": "error: an event that is not JSON, or no event stream at all",
+    "malformed_response": "error: a body that is not a chat completion",
+    "malformed_http": "error: not HTTP",
+    "timeout": "timeout: no end of the response within `timeout_s`",
+    "stall": "timeout: no further chunk within `stall_s`",
+    "connect_timeout": "timeout: no connection",
+    "deadline": "dropped: more than `deadline_s` late, so not sent",
+    "max_in_flight": "dropped: `max_in_flight` were in flight, so not sent",
+    INTERRUPTED: "dropped: the run was stopped before, or while, it was sent",
+    "client_resources": "dropped: this machine is out of files, ports or memory",
+    "client_fault": "dropped: a mistake of clustereval itself",
+}
+"""Every ``error_type``: the outcome that goes with it, and its meaning."""
+
 Row = dict[str, Any]
 """``request_id``, every one of ``RESPONSE_FIELDS``, and ``headers``."""
 

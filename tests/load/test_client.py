@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ from clustereval.core.prompts import Message, Prompt, PromptLibrary
 from clustereval.core.scenario import Request, Tenant
 from clustereval.load.client import ChatClient
 from clustereval.load.request_writer import RequestWriter
-from clustereval.load.rows import Arrival
+from clustereval.load.rows import ERROR_TYPES, Arrival
 from clustereval.load.transport import Origin
-from tests.support.mock_server import Fault, MockServer
+from tests.support.mock_server import Fault, MockServer, self_signed
 
 KEY = "sk-very-secret-0123456789"
 
@@ -133,6 +134,8 @@ def test_a_failure_is_named_and_its_text_kept(
     """Each way to fail has its own outcome and error type, and loses no text that arrived."""
     row = client(server.url).send(arrival(f"f-{fault}"), in_flight=0)
     assert (row["outcome"], row["error_type"]) == (outcome, error_type)
+    declared = "http_<status>" if error_type.startswith("http_") else error_type
+    assert ERROR_TYPES[declared].startswith(f"{outcome}: ")
     assert row["output_text"] == text
     assert row["error_detail"]
     assert row["end_s"] > row["sent_s"]
@@ -191,6 +194,27 @@ def test_a_refused_connection_is_an_error() -> None:
     assert (row["outcome"], row["error_type"]) == ("error", "connect_refused")
     assert row["sent_s"] is not None
     assert row["http_status"] is None
+
+
+def test_https_is_spoken_and_certificates_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trusted server's answer is recorded over one connection; an untrusted one is `tls`."""
+    certificate, key = self_signed(tmp_path)
+    with MockServer(tls=(certificate, key)) as secure:
+        row = client(secure.url).send(arrival("plain"), in_flight=0)
+        assert (row["outcome"], row["error_type"]) == ("error", "tls")
+        assert secure.requests == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        trusting = client(secure.url)
+        for _ in range(2):
+            row = trusting.send(arrival("plain"), in_flight=0)
+            assert row["outcome"] == "ok", row["error_detail"]
+        assert len(trusting._origin._idle) == 1
+        row = trusting.send(arrival(f"f-{Fault.CUT}"), in_flight=0)
+        assert (row["error_type"], row["output_text"]) == ("stream_cut", "echo: ")
+        row = trusting.send(arrival(f"f-{Fault.STALL}"), in_flight=0)
+        assert row["error_type"] == "stall"
 
 
 def test_connections_are_used_again(server: MockServer) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clustereval.core.columns import OUTCOMES, RESPONSE_FIELDS
 from clustereval.core.scenario import Request
 from clustereval.load.replay import Replay
-from clustereval.load.rows import Arrival, Row, make_row
+from clustereval.load.rows import Arrival, Cancelled, Row, make_row
 from tests.support.virtual_time import VirtualTime
 
 
@@ -33,11 +33,12 @@ class Bench:
         *,
         work_s: Callable[[], float] | None = None,
         broken: frozenset[str] = frozenset(),
+        deaf: frozenset[str] = frozenset(),
         **limits: float,
     ):
         self.time = VirtualTime(work_s)
         self.rows: list[Row] = []
-        self.takes_s, self.broken = takes_s, broken
+        self.takes_s, self.broken, self.deaf = takes_s, broken, deaf
         self.replay = Replay(
             planned,
             clock=self.time,
@@ -51,7 +52,12 @@ class Bench:
         sent_s = self.time.now()
         if arrival.request_id in self.broken:
             raise KeyError(arrival.request_id)
-        self.time.sleep_until(sent_s + self.takes_s(arrival))
+        try:
+            self.time.sleep_until(sent_s + self.takes_s(arrival))
+        except Cancelled:
+            if arrival.request_id not in self.deaf:
+                raise
+            self.time.sleep_until(sent_s + self.takes_s(arrival))
         told = {"outcome": "ok", "sent_s": sent_s, "end_s": self.time.now(), "in_flight": in_flight}
         return make_row(arrival, told)
 
@@ -104,6 +110,28 @@ def test_stopping_keeps_what_ended_and_names_what_did_not() -> None:
     rows = Bench(planned, lambda a: takes[a.request_id]).run(stop_at_s=2.5, grace_s=1.0)
     assert [row["outcome"] for row in rows] == ["ok", "ok", "dropped", "dropped"]
     assert [row["error_type"] for row in rows[2:]] == ["interrupted", "interrupted"]
+
+
+def test_a_request_that_cannot_be_stopped_has_one_row_all_the_same() -> None:
+    """Winding down does not wait for ever, and a late end adds no second row."""
+    bench = Bench(arrivals(0, 0.1, 9), lambda _: 3.5, deaf=frozenset({"r-000"}))
+
+    def stopper() -> None:
+        bench.time.sleep_until(2.0)
+        bench.replay.stop()
+
+    def main() -> None:
+        bench.time.spawn(stopper)
+        bench.replay.run()
+        assert bench.time.now() < 3.3
+        bench.time.sleep_until(5.0)
+
+    bench.time.run(main)
+    rows = sorted(bench.rows, key=lambda row: str(row["request_id"]))
+    assert [row["request_id"] for row in rows] == ["r-000", "r-001", "r-002"]
+    assert {row["error_type"] for row in rows} == {"interrupted"}
+    details = [row["error_detail"] for row in rows]
+    assert [text.partition(":")[0] for text in details] == ["given up", "given up", "not sent"]
 
 
 def test_a_mistake_of_ours_costs_neither_row_nor_run() -> None:

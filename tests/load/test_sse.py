@@ -43,11 +43,18 @@ def test_any_chunking_gives_the_same_events(data: bytes, places: list[int]) -> N
 texts = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\r\n"))
 
 
-@given(st.lists(texts, min_size=1), st.sampled_from(["\n", "\r\n", "\r"]), st.lists(st.integers()))
-def test_what_was_written_is_read(lines: list[str], end: str, places: list[int]) -> None:
-    """Events written as the specification says come back as they were, with any line end."""
-    data = "".join(f"data: {line}{end}{end}" for line in lines).encode()
-    assert [event.data for event in decoded(*cut(data, places))] == lines
+@given(
+    st.lists(st.lists(texts, min_size=1, max_size=3), max_size=5),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.lists(st.integers(0, 400), max_size=12),
+)
+def test_what_was_written_is_read(events: list[list[str]], end: str, places: list[int]) -> None:
+    """Events of one or more lines come back as they were, with any line end and chunking."""
+    lines = [line for event in events for line in [*(f"data: {line}" for line in event), ""]]
+    data = "".join(line + end for line in lines).encode()
+    written = ["\n".join(event) for event in events]
+    assert [event.data for event in decoded(*cut(data, places))] == written
+    assert [event.data for event in decoded(*(bytes([byte]) for byte in data))] == written
 
 
 @pytest.mark.parametrize(

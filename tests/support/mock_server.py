@@ -6,15 +6,24 @@ else is answered with ``echo: <message>``, streamed in words where streaming is 
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
 from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 
 class Fault(StrEnum):
@@ -51,9 +60,17 @@ class MockServer:
         ttft_s: from the request to the first chunk.
         itl_s: between chunks.
         hold_s: how long ``stall`` and ``silent`` say nothing.
+        tls: certificate and key, for https.
     """
 
-    def __init__(self, *, ttft_s: float = 0.005, itl_s: float = 0.002, hold_s: float = 3.0):
+    def __init__(
+        self,
+        *,
+        ttft_s: float = 0.005,
+        itl_s: float = 0.002,
+        hold_s: float = 3.0,
+        tls: tuple[Path, Path] | None = None,
+    ):
         self.ttft_s, self.itl_s, self.hold_s = ttft_s, itl_s, hold_s
         self.requests: list[dict[str, Any]] = []
         self.released = threading.Event()
@@ -61,13 +78,18 @@ class MockServer:
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._server.mock = self  # type: ignore[attr-defined]
+        self._scheme = "https" if tls else "http"
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*tls)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}/v1"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -131,7 +153,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, b"<html>maintenance</html>", "text/html")
         if fault is Fault.BAD_WHOLE:
             return self._send(200, b'{"object": "list"}', "application/json")
-        answer = self.headers["authorization"] if fault is Fault.ECHO_KEY else f"echo: {text}"
+        answer = f"echo: {text}"
+        if fault is Fault.ECHO_KEY:
+            answer = self.headers["authorization"] or "no key"
         if fault is Fault.WHOLE or not stream:
             whole = {
                 "id": f"chatcmpl-{self.headers['x-request-id']}",
@@ -274,3 +298,31 @@ def _tool_deltas() -> list[dict[str, Any]]:
         {"index": 1, "id": "c2", "function": {"name": "now", "arguments": "{}"}},
     ]
     return [{"tool_calls": [part]} for part in parts]
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """Certificate and key for 127.0.0.1, made anew: paths of the two PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mock")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "cert.pem", folder / "key.pem"

@@ -24,6 +24,7 @@ class VirtualTime:
         self._order = itertools.count()
         self._sleeping: list[tuple[float, int, greenlet]] = []
         self._tasks: set[greenlet] = set()
+        self._cancelled: set[greenlet] = set()
         self._hub: greenlet | None = None
 
     def now(self) -> float:
@@ -31,9 +32,13 @@ class VirtualTime:
 
     def sleep_until(self, t_s: float) -> None:
         assert self._hub is not None
-        self._wake(getcurrent(), t_s)
+        me = getcurrent()
+        self._wake(me, t_s)
         self._hub.switch()
-        if self._work_s is not None and getcurrent() not in self._tasks:
+        if me in self._cancelled:
+            self._cancelled.discard(me)
+            raise Cancelled
+        if self._work_s is not None and me not in self._tasks:
             self._now += self._work_s()
 
     def spawn(self, task: Callable[[], None]) -> None:
@@ -48,13 +53,13 @@ class VirtualTime:
         self._wake(child, self._now)
 
     def cancel_all(self) -> None:
-        for task in list(self._tasks):
+        # As gevent does: raised where a task sleeps, and one that has not begun never does.
+        for task in self._tasks:
             self._sleeping = [entry for entry in self._sleeping if entry[2] is not task]
-            if task:  # begun: the exception is raised where it sleeps
-                task.parent = getcurrent()
-                task.throw(Cancelled)
-            self._tasks.discard(task)
         heapq.heapify(self._sleeping)
+        for task in [task for task in self._tasks if task]:
+            self._cancelled.add(task)
+            self._wake(task, self._now)
 
     def run(self, main: Callable[[], None]) -> None:
         """Runs ``main`` and all that it spawns, until ``main`` returns."""
