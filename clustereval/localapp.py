@@ -48,11 +48,12 @@ class LocalApp:
         url: OpenAI-compatible base URL, e.g. ``http://127.0.0.1:41233/v1``.
         model: name to ask for.
         dashboard: URL of the Ray dashboard.
+        marker: what every process of the cluster carries in its environment.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], ready: Ready, marker: str, temp: Path):
         self._process = process
-        self._marker = marker
+        self.marker = marker
         self._temp = temp
         self.url = ready.url
         self.model = ready.model
@@ -119,7 +120,7 @@ class LocalApp:
 
     def stop(self) -> None:
         """Ends the app and every process of its cluster; safe to call again."""
-        _end(self._process, self._marker, self._temp)
+        _end(self._process, self.marker, self._temp)
 
     def __enter__(self) -> Self:
         return self

@@ -146,6 +146,11 @@ class Engine:
         """Whether a step is in progress: what is submitted meanwhile waits for its end."""
         return self._step is not None
 
+    @property
+    def step_tokens(self) -> int:
+        """Tokens, of prompts and outputs, that the step in progress computes."""
+        return sum(self._step.scheduled.values()) if self._step is not None else 0
+
     def fits(self, request: EngineRequest) -> bool:
         """Whether the request could ever be served; one that is not must not be submitted."""
         total = request.prompt_tokens + request.max_tokens
@@ -184,7 +189,7 @@ class Engine:
         self._step = self._begin(now)
         if self._step is not None:
             return events, self._step.ends_s
-        return events, self._next_wake()
+        return events, self._next_wake(now)
 
     def _begin(self, now: float) -> _Step | None:
         """Fills the token budget: a token for each decoding sequence first, then prompt chunks."""
@@ -304,8 +309,8 @@ class Engine:
             if sequence.stalled_until_s is not None and sequence.stalled_until_s <= now:
                 sequence.stalled_until_s = None
 
-    def _next_wake(self) -> float | None:
+    def _next_wake(self, now: float) -> float | None:
         """When something can go on that now only waits for time to pass."""
-        times = [s.not_before_s for s in self._waiting]
+        times = [s.not_before_s for s in self._waiting if s.not_before_s > now]
         times += [s.stalled_until_s for s in self._running.values() if s.stalled_until_s]
         return min(times, default=None)
