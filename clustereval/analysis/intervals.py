@@ -214,7 +214,7 @@ def p_at_least(bounds: Callable[[float], Bounds], margin: float) -> float:
         return _p_above_half(bounds, margin)
     if reached(best):
         return 1e-12
-    for _ in range(40):
+    for _ in range(30):  # to a relative 1e-7
         middle = (worst + best) / 2
         if reached(middle):
             worst = middle
@@ -226,7 +226,7 @@ def p_at_least(bounds: Callable[[float], Bounds], margin: float) -> float:
 def _p_above_half(bounds: Callable[[float], Bounds], margin: float) -> float:
     """The p-value where the estimate is below the margin: read off the upper bound."""
     small, large = 1e-9, 0.5
-    for _ in range(30):
+    for _ in range(20):
         middle = math.sqrt(small * large)
         high = bounds(middle)[1]
         if high is not None and high < margin:

@@ -186,9 +186,7 @@ def synthetic_requests(
     frame["prompt_tokens"], frame["output_tokens"] = 400, 20
     frame["cached_tokens"] = np.floor(hit * 400).astype(int)
     # A prompt is right or wrong by itself, as at temperature 0; faults then spoil some answers.
-    difficulty = {
-        name: u for name, u in zip(ids, substream(seed, "difficulty").random(len(ids)), strict=True)
-    }
+    difficulty = dict(zip(ids, substream(seed, "difficulty").random(len(ids)), strict=True))
     right = np.array([difficulty[name] for name in prompt_id]) < effects.accuracy
     spoil = (
         frame.replica_id.map(effects.replica).fillna(0.0)
