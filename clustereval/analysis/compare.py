@@ -85,7 +85,7 @@ def _both(baseline: Run, later: Run, changed: set[str]) -> Frames:
         rows = run.requests
         rows = rows[rows["phase"].isin(list(shared)) & ~rows["prompt_id"].isin(list(changed))]
         ids = f"{name}/" + rows["request_id"].astype("string")
-        requests.append(rows.assign(request_id=ids, run=name, replica_id=pd.NA))
+        requests.append(rows.assign(request_id=ids, run=name, replica_id=None))
         if run.has(SCORES.file):
             ids = f"{name}/" + run.scores["request_id"].astype("string")
             scores.append(run.scores.assign(request_id=ids))

@@ -139,7 +139,7 @@ class Frames:
 
     def ids(self, order: Sequence[int] | Codes) -> list[str]:
         """Request ids of the rows at these positions."""
-        return [str(value) for value in self.rows["request_id"].to_numpy(dtype=object)[order]]
+        return [str(name) for name in self.rows["request_id"].iloc[np.asarray(order, dtype=int)]]
 
 
 def load_frames(run: Run) -> Frames:

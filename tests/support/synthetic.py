@@ -36,6 +36,12 @@ class Effects:
     load_divergence: float = 0.0
     error_ratio: float = 0.0
     late_s: float = 0.001
+    flip: float = 0.0
+    """Share of answers that come out wrong by chance, everywhere: noise, not an effect."""
+    truncation: dict[str, float] = field(default_factory=dict)
+    """Saturation bucket → share of answers that are cut at the token limit."""
+    scale_up_s: float | None = None
+    """How long one further replica takes that the autoscaler asks for at 120 s; None: never."""
 
 
 def scenario(**changes: Any) -> Scenario:
@@ -104,7 +110,7 @@ def synthetic_run(
     truth = frame.pop("truth")
     run.write_table(PLAN, frame.reindex(columns=PLAN.names))
     run.write_table(REQUESTS, frame)
-    run.write_table(CLUSTER, _cluster(frame, replicas))
+    run.write_table(CLUSTER, _cluster(frame, replicas, effects or Effects()))
     run.write_table(SCORES, _scores(frame, truth, rubrics))
     return run
 
@@ -180,9 +186,7 @@ def synthetic_requests(
     frame["prompt_tokens"], frame["output_tokens"] = 400, 20
     frame["cached_tokens"] = np.floor(hit * 400).astype(int)
     # A prompt is right or wrong by itself, as at temperature 0; faults then spoil some answers.
-    difficulty = {
-        name: u for name, u in zip(ids, substream(seed, "difficulty").random(len(ids)), strict=True)
-    }
+    difficulty = dict(zip(ids, substream(seed, "difficulty").random(len(ids)), strict=True))
     right = np.array([difficulty[name] for name in prompt_id]) < effects.accuracy
     spoil = (
         frame.replica_id.map(effects.replica).fillna(0.0)
@@ -192,15 +196,25 @@ def synthetic_requests(
         + frame.tenant.map(effects.tenant).fillna(0.0)
         + effects.load_divergence * ~idle
     ).to_numpy(dtype=float)
-    spoiled = rng.random(rows) < spoil
+    spoiled = rng.random(rows) < spoil + effects.flip
     frame["truth"] = right & ~spoiled
     text = np.where(right, "answer to ", "wrong answer to ").astype(object) + prompt_id
     frame["output_text"] = np.where(ok, np.where(spoiled, text + " spoiled", text), None)
+    cut_share = frame.saturation_bucket.map(effects.truncation).fillna(0.0).to_numpy(dtype=float)
+    cut = ok & (substream(seed, "truncation").random(rows) < cut_share)
+    frame.loc[cut, "finish_reason"] = "length"
     return frame
 
 
 def _scores(frame: pd.DataFrame, truth: pd.Series, rubrics: tuple[str, ...]) -> pd.DataFrame:
     ok = frame.outcome == "ok"
+    spoiled = frame.output_text.fillna("").str.endswith(" spoiled")
+    values = {
+        "degeneration": pd.Series(1.0, index=frame.index),
+        "fidelity": 1.0 - spoiled,
+        "fidelity_prefix": 1.0 - 0.5 * spoiled,
+        "truncation": (frame.finish_reason != "length").astype(float),
+    }
     parts = [
         pd.DataFrame(
             {
@@ -208,9 +222,7 @@ def _scores(frame: pd.DataFrame, truth: pd.Series, rubrics: tuple[str, ...]) -> 
                 "scorer": rubric,
                 "version": "1",
                 "status": np.where(ok, "scored", "unscored"),
-                "value": np.where(
-                    ok, 1.0 if rubric == "degeneration" else truth.astype(float), np.nan
-                ),
+                "value": np.where(ok, values.get(rubric, truth.astype(float)), np.nan),
                 "reason": None,
             }
         )
@@ -219,12 +231,17 @@ def _scores(frame: pd.DataFrame, truth: pd.Series, rubrics: tuple[str, ...]) -> 
     return pd.concat(parts, ignore_index=True)
 
 
-def _cluster(frame: pd.DataFrame, replicas: int) -> pd.DataFrame:
+def _cluster(frame: pd.DataFrame, replicas: int, effects: Effects) -> pd.DataFrame:
     times = np.arange(0, float(frame.due_s.max()) + 1, 1.0)
+    asked = np.full(len(times), float(replicas))
+    running = asked.copy()
+    if effects.scale_up_s is not None:
+        asked += times >= 120
+        running += times >= 120 + effects.scale_up_s
     parts = []
     for metric, values in (
-        ("replicas_running", np.full(len(times), float(replicas))),
-        ("target_replicas", np.full(len(times), float(replicas))),
+        ("replicas_running", running),
+        ("target_replicas", asked),
         ("queue_depth", np.interp(times, frame.due_s, frame.cluster_queue_depth)),
     ):
         parts.append(

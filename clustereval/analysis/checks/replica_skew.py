@@ -88,7 +88,7 @@ def _remedy(frames: Frames, finding: Finding, replica: str) -> str:
     nodes = frames.rows["node_id"][mine].dropna().unique()
     where = f" on node {nodes[0]}" if len(nodes) else ""
     families = frames.factors["family"]
-    rows = np.isin(frames.rows["request_id"].to_numpy(dtype=object), finding.evidence)
+    rows = frames.rows["request_id"].isin(finding.evidence).to_numpy(dtype=bool)
     worst = sorted({families.levels[code] for code in families.codes[rows] if code >= 0})
     return (
         f"drain replica {replica}{where} and compare its model revision, quantisation and driver "

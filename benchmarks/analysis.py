@@ -1,0 +1,109 @@
+"""Time and peak memory of score, analyse and report on synthetic runs of 10k and 100k requests.
+
+``python -m benchmarks.analysis [ROWS …]``. Each stage runs in a process of its own, so that its
+peak resident memory is its own; a stage that this installation lacks is left out. Exits with 1
+where 100,000 requests took more than 20 s or 1.5 GiB in all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROWS = (10_000, 100_000)
+LIMIT_S, LIMIT_GIB = 20.0, 1.5
+RUBRICS = ("correct", "degeneration", "fidelity", "fidelity_prefix", "truncation", "token_f1")
+STAGES = {
+    "score": ("clustereval.scoring.score", "score_run"),
+    "analyse": ("clustereval.analysis.verdict", "analyse"),
+    "report": ("clustereval.report.html", "write_report"),
+}
+
+
+def present(module: str) -> bool:
+    """Whether a module can be imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def make(folder: Path, rows: int) -> None:
+    """A synthetic run with noise and one effect, so that every stage has something to say."""
+    from tests.support.prompts import tiny_library
+    from tests.support.synthetic import Effects, synthetic_run
+
+    effects = Effects(flip=0.01, saturation={"scaling": 0.1}, error_ratio=0.002, scale_up_s=20.0)
+    prompts = tiny_library()
+    synthetic_run(folder, prompts=prompts, rows=rows, replicas=4, effects=effects, rubrics=RUBRICS)
+
+
+def work(stage: str, folder: Path) -> None:
+    """Runs one stage here and prints its seconds (imports apart) and peak memory as JSON."""
+    from clustereval.rundir import Run
+
+    module, name = STAGES[stage]
+    start = time.perf_counter()
+    function = getattr(importlib.import_module(module), name)
+    imported = time.perf_counter()
+    function(Run.open(folder))
+    end = time.perf_counter()
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        json.dumps(
+            {"import_s": imported - start, "s": end - imported, "peak_gib": peak_kib / 2**20}
+        )
+    )
+
+
+def measure(stage: str, folder: Path) -> dict[str, float]:
+    """One stage in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.analysis", "--stage", stage, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    if done.returncode:
+        sys.exit(f"{stage} failed:\n{done.stderr}")
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def main(sizes: list[int]) -> int:
+    """Prints the table; returns the exit code."""
+    stages = [stage for stage, (module, _) in STAGES.items() if present(module)]
+    totals: dict[int, tuple[float, float]] = {}
+    print(f"{'requests':>9}  {'stage':<8} {'import s':>9} {'run s':>7} {'peak GiB':>9}")
+    with tempfile.TemporaryDirectory() as scratch:
+        for rows in sizes:
+            folder = Path(scratch) / str(rows)
+            make(folder, rows)
+            results = {stage: measure(stage, folder) for stage in stages}
+            for stage, result in results.items():
+                cells = f"{result['import_s']:>9.2f} {result['s']:>7.2f} {result['peak_gib']:>9.2f}"
+                print(f"{rows:>9}  {stage:<8} {cells}")
+            total_s = sum(result["s"] + result["import_s"] for result in results.values())
+            totals[rows] = total_s, max(result["peak_gib"] for result in results.values())
+            print(f"{rows:>9}  {'all':<8} {'':>9} {total_s:>7.2f} {totals[rows][1]:>9.2f}")
+    first, last = min(totals), max(totals)
+    if first != last:
+        print(f"growth {first} → {last}: time × {totals[last][0] / totals[first][0]:.1f}")
+    over = totals[last][0] > LIMIT_S or totals[last][1] > LIMIT_GIB
+    print(f"limits at {last}: {LIMIT_S:g} s, {LIMIT_GIB:g} GiB: {'exceeded' if over else 'kept'}")
+    return int(over)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", help="sizes of the runs (10000 100000)")
+    parser.add_argument("--stage", choices=list(STAGES), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.stage:
+        work(arguments.stage, Path(arguments.rows[0]))
+    else:
+        sys.exit(main([int(rows) for rows in arguments.rows] or list(ROWS)))

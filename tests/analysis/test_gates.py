@@ -1,0 +1,121 @@
+"""Gates: multiplicity, agreement of interval and status, and how much more would decide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
+
+from clustereval.analysis import intervals
+from clustereval.analysis.gates import Draft, decide
+from clustereval.core.findings import Finding, Status, WarningCode
+
+
+def drafts_of(
+    losses: list[float], *, n: int = 300, margin: float = 0.05, gate: bool = True
+) -> list[Draft]:
+    """One paired draft per mean loss."""
+    return [
+        Draft(
+            Finding(
+                check="c", metric="m", unit="ratio", effect="drop",
+                estimate=loss, margin=margin, n=n, gate=gate,
+            ),
+            lambda tail, loss=loss: intervals.paired_score(loss, loss, n, tail),  # type: ignore[misc]
+            lambda finding: f"{finding.status}",
+            lambda finding: "do this",
+        )
+        for loss in losses
+    ]  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0, 0.3), min_size=1, max_size=8))
+def test_holm_is_statsmodels_and_agrees_with_the_interval(losses: list[float]) -> None:
+    """Adjusted p-values are Holm's; a gate fails exactly where its own is at most half alpha."""
+    findings = decide(drafts_of(losses), 0.95)
+    ps = [finding.p_value for finding in findings]
+    reject, adjusted, *_ = multipletests(ps, alpha=0.025, method="holm")
+    assert [f.p_adjusted for f in findings] == pytest.approx(list(adjusted))
+    for finding, rejected in zip(findings, reject, strict=True):
+        assert finding.p_adjusted is not None
+        if abs(finding.p_adjusted - 0.025) > 1e-6:
+            assert (finding.status is Status.FAIL) == bool(rejected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0, 0.3), min_size=1, max_size=8))
+def test_exploratory_findings_are_benjamini_hochberg(losses: list[float]) -> None:
+    """Exploratory findings are adjusted by BH, and say that they are exploratory."""
+    findings = decide(drafts_of(losses, gate=False), 0.95)
+    adjusted = multipletests([f.p_value for f in findings], alpha=0.025, method="fdr_bh")[1]
+    assert [f.p_adjusted for f in findings] == pytest.approx(list(adjusted))
+    assert all(f.warnings[-1].code is WarningCode.EXPLORATORY for f in findings)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(-0.2, 0.3), min_size=1, max_size=8), st.integers(20, 2000))
+def test_status_follows_the_stated_interval(losses: list[float], n: int) -> None:
+    """Fail where low reaches the margin, pass where high stays below it, else inconclusive."""
+    for finding in decide(drafts_of(losses, n=n), 0.95):
+        assert finding.low is not None
+        assert finding.high is not None
+        assert finding.margin is not None
+        expected = (
+            Status.FAIL
+            if finding.low >= finding.margin
+            else Status.PASS
+            if finding.high < finding.margin
+            else Status.INCONCLUSIVE
+        )
+        assert finding.status is expected
+
+
+def test_passing_costs_no_multiplicity() -> None:
+    """Forty further gates do not turn a pass over, and never move its upper bound up."""
+    [alone] = decide(drafts_of([0.0]), 0.95)
+    crowd = decide(drafts_of([0.0] * 41), 0.95)[0]
+    assert alone.status is crowd.status is Status.PASS
+    assert alone.high is not None
+    assert crowd.high is not None
+    assert crowd.high <= alone.high
+
+
+def test_family_error_at_the_margin() -> None:
+    """With every effect at its margin, any of 8 gates fails in at most 2.5% of runs."""
+    rng = np.random.default_rng(1)
+    runs, failed = 120, 0
+    for _ in range(runs):
+        losses = list(rng.binomial(400, 0.05, 8) / 400)
+        findings = decide(drafts_of(losses, n=400), 0.95)
+        failed += any(f.status is Status.FAIL for f in findings)
+    assert failed / runs <= 0.025 + 3 * (0.025 * 0.975 / runs) ** 0.5
+
+
+def test_stated_number_of_requests_decides() -> None:
+    """An undecided finding passes, more often than not, with as many more requests as it says."""
+    [finding] = decide(drafts_of([0.02], n=100), 0.95)
+    assert finding.status is Status.INCONCLUSIVE
+    assert finding.more_requests is not None
+    [again] = decide(drafts_of([0.02], n=100 + finding.more_requests), 0.95)
+    assert again.status is Status.PASS
+    assert again.more_requests is None
+
+
+def test_nothing_measured_is_inconclusive() -> None:
+    """A gate without an estimate neither passes nor fails, nor joins the family."""
+    empty = Draft(
+        Finding(check="c", metric="m", unit="ratio", effect="drop", margin=0.05), None, lambda _: ""
+    )
+    first, second = decide([empty, *drafts_of([0.2])], 0.95)
+    assert first.status is Status.INCONCLUSIVE
+    assert first.p_adjusted is None
+    assert second.p_adjusted == second.p_value
+
+
+def test_passing_finding_needs_no_remedy() -> None:
+    """A remedy is given only where there is something to change."""
+    failed, passed = decide(drafts_of([0.3, 0.0]), 0.95)
+    assert (failed.remedy, passed.remedy) == ("do this", "")
