@@ -162,6 +162,13 @@ def steps(series: pd.DataFrame) -> pd.DataFrame:
     return series[changed].reset_index(drop=True)
 
 
+def held_at(series: pd.DataFrame, times: pd.Series) -> pd.DataFrame:
+    """``t_s, value`` of a level at ``times``: its last sample before each, null before the first."""
+    at = np.searchsorted(series.t_s.to_numpy(dtype=float), times.to_numpy(dtype=float), "right") - 1
+    held = series.value.to_numpy(dtype=float)[np.maximum(at, 0)]
+    return pd.DataFrame({"t_s": times, "value": np.where(at < 0, np.nan, held)})
+
+
 def thinned(series: pd.DataFrame, width_s: float) -> pd.DataFrame:
     """The largest value per window: a long run's peaks survive."""
     if series.empty:

@@ -211,6 +211,14 @@ def test_steps_keep_changes_and_both_ends() -> None:
     assert agg.steps(series).t_s.tolist() == [0, 3, 5]
 
 
+def test_a_level_is_read_as_it_was_at_that_moment() -> None:
+    """The cursor shows the last sample before it, and nothing before the first."""
+    series = pd.DataFrame({"t_s": [10.0, 20.0], "value": [2.0, 4.0]})
+    held = agg.held_at(series, pd.Series([5.0, 10.0, 19.0, 25.0])).value
+    assert held.isna().tolist() == [True, False, False, False]
+    assert held[1:].tolist() == [2.0, 2.0, 4.0]
+
+
 def test_groups_hold_every_request_once(run: Run) -> None:
     """Buckets, and the finer bins along saturation, partition the requests."""
     requests, scores = run.requests, run.scores
