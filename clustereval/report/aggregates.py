@@ -103,7 +103,7 @@ def scored(requests: pd.DataFrame, scores: pd.DataFrame, rubric: str) -> pd.Data
     """The requests that ``rubric`` scored, with the score in ``value``; warm-up left out."""
     mine = scores[(scores.scorer == rubric) & (scores.status == "scored")]
     joined = requests.merge(mine[["request_id", "value"]], on="request_id")
-    return joined[(joined.role != "warmup").to_numpy(dtype=bool)]
+    return joined[joined.role != "warmup"]
 
 
 def main_rubric(scores: pd.DataFrame) -> str | None:
@@ -140,7 +140,7 @@ def cluster_series(cluster: pd.DataFrame, metric: str) -> pd.DataFrame:
             whole = mine
         busiest = whole.groupby(whole.deployment.fillna("")).value.sum().idxmax()
         whole = whole[whole.deployment.fillna("") == busiest]
-        return whole.groupby("t_s", as_index=False).value.sum()
+        return whole.groupby("t_s")[["value"]].sum().reset_index()
     return pd.DataFrame({"t_s": [], "value": []}, dtype=float)
 
 
@@ -160,6 +160,13 @@ def steps(series: pd.DataFrame) -> pd.DataFrame:
     changed = series.value.ne(series.value.shift())
     changed.iloc[-1] = True
     return series[changed].reset_index(drop=True)
+
+
+def held_at(series: pd.DataFrame, times: pd.Series) -> pd.DataFrame:
+    """``t_s, value`` of a level at ``times``: its last sample before each, null before the first."""
+    at = np.searchsorted(series.t_s.to_numpy(dtype=float), times.to_numpy(dtype=float), "right") - 1
+    held = series.value.to_numpy(dtype=float)[np.maximum(at, 0)]
+    return pd.DataFrame({"t_s": times, "value": np.where(at < 0, np.nan, held)})
 
 
 def thinned(series: pd.DataFrame, width_s: float) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import pandas as pd
 import plotly.graph_objects as go
 
+from clustereval.report.aggregates import steps
 from clustereval.report.numbers import seconds
 from clustereval.report.plaintext import figure_text
 
@@ -114,6 +115,18 @@ def line(
     if fill:
         trace |= {"fill": "tozeroy", "fillcolor": C["grid"]}
     return trace
+
+
+def level(
+    series: pd.DataFrame, held: pd.DataFrame, name: str, color: str, dash: str
+) -> list[dict[str, Any]]:
+    """Steps drawn at the moments of change; the cursor reads the level held at each window."""
+    drawn = line(steps(series), "value", name, color, dash=dash, shape="hv")
+    read = line(held, "value", name, color, decimals=0)
+    return [
+        {**drawn, "hoverinfo": "skip", "hovertemplate": None},
+        {**read, "mode": "markers", "marker": {"color": C[color], "opacity": 0, "size": 1}},
+    ]
 
 
 def timing(table: pd.DataFrame, y: str, name: str, color: str, width: float) -> dict[str, Any]:

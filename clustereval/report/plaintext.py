@@ -57,7 +57,7 @@ def xml_text(text: object) -> str:
 
 def figure_text(text: object) -> str:
     """One line for plotly, which reads ``<b>`` and ``<a href>`` in every label."""
-    plain = one_line(text, 80)
+    plain = one_line(text, 40)
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

@@ -51,7 +51,7 @@ def timeline(
     phases = agg.phases(requests)
     missing: list[str] = []
     strips = [_rate_strip(windows)]
-    replicas = _replica_strip(requests, cluster, width_s)
+    replicas = _replica_strip(requests, cluster, windows, width_s)
     queue = _queue_strip(requests, cluster, width_s)
     strips += [strip for strip in (replicas, queue) if strip]
     unseen = [
@@ -101,7 +101,7 @@ def _rate_strip(windows: pd.DataFrame) -> fig.Strip:
 
 
 def _replica_strip(
-    requests: pd.DataFrame, cluster: pd.DataFrame | None, width_s: float
+    requests: pd.DataFrame, cluster: pd.DataFrame | None, windows: pd.DataFrame, width_s: float
 ) -> fig.Strip | None:
     named = (
         ("replicas_running", "running", "blue", "solid"),
@@ -112,15 +112,16 @@ def _replica_strip(
     for metric, name, color, dash in named:
         if cluster is None:
             break
-        series = agg.steps(agg.cluster_series(cluster, metric))
-        if len(series) and not (metric == "replicas_starting" and not series.value.any()):
-            traces.append(fig.line(series, "value", name, color, dash=dash, shape="hv", decimals=0))
-            titles.append(fig.colored(name, color))
+        series = agg.cluster_series(cluster, metric)
+        if series.empty or (metric == "replicas_starting" and not series.value.any()):
+            continue
+        traces += fig.level(series, agg.held_at(series, windows.t_s), name, color, dash)
+        titles.append(fig.colored(name, color))
     if not traces:
-        seen = agg.steps(agg.seen_by_requests(requests, "replica_count", width_s))
+        seen = agg.seen_by_requests(requests, "replica_count", width_s)
         if seen.empty:
             return None
-        traces = [fig.line(seen, "value", "running", "blue", shape="hv", decimals=0)]
+        traces = fig.level(seen, agg.held_at(seen, windows.t_s), "running", "blue", "solid")
         titles = [fig.colored("running, as requests met them", "blue")]
     return fig.Strip(
         "Replicas  " + "  ".join(titles), traces, 0.7,

@@ -108,7 +108,7 @@
   const form = $("filters");
   for (const [key, label, of, say = (name) => name] of filters) {
     const options = [...new Set(items.flatMap(of).filter((name) => name !== null))].sort();
-    if (options.length < (key === "rubric" ? 1 : 2)) continue;
+    if (options.length < (key === "rubric" || key === "check" ? 1 : 2)) continue;
     const wrapper = make("label", "", label);
     const select = make("select");
     select.name = key;
