@@ -98,6 +98,7 @@ class ClusterSampler:
         self._thread = threading.Thread(target=self._run, name="cluster-sampler", daemon=True)
         self._result = SamplerResult()
         self._dead: set[str] = set()
+        self._alive: dict[tuple[str, str], dict[str, ReplicaState]] = {}
         self._failing: tuple[float, str] | None = None
 
     def start(self) -> None:
@@ -191,13 +192,19 @@ class ClusterSampler:
         for replica in deployment.replicas:
             self._note(app.name, deployment.name, replica)
             rows.append({**name, **_state(replica, replica.state)})
-        for replica in deployment.recent_dead_replicas:
+        dead = {replica.replica_id: replica for replica in deployment.recent_dead_replicas}
+        for replica in dead.values():
             self._note(app.name, deployment.name, replica)
-            if replica.replica_id not in self._dead:
-                self._dead.add(replica.replica_id)
-                # Dead before the first sample is history, not an event of this run.
-                if self._result.samples:
-                    rows.append({**name, **_state(replica, None), "metric": "replica_died"})
+        # The list of the dead is short and may miss one; who was there and is no more is dead too.
+        alive = {replica.replica_id: replica for replica in deployment.replicas}
+        before = self._alive.get((app.name, deployment.name), {})
+        gone = {key: replica for key, replica in before.items() if key not in alive}
+        self._alive[app.name, deployment.name] = alive
+        for key, replica in {**gone, **dead}.items():
+            # Dead before the first sample is history, not an event of this run.
+            if key not in self._dead and self._result.samples:
+                rows.append({**name, **_state(replica, None), "metric": "replica_died"})
+            self._dead.add(key)
         return rows
 
     def _note(self, application: str, deployment: str, replica: ReplicaState) -> None:

@@ -53,8 +53,10 @@ def _wait_for(condition: Any, timeout_s: float = 5.0) -> None:
         time.sleep(0.01)
 
 
-def test_samples_say_counts_states_and_deaths(tmp_path: Path) -> None:
-    """Only the target's application is sampled; a replica that dies is an event, once."""
+@pytest.mark.parametrize("listed", [True, False])
+def test_samples_say_counts_states_and_deaths(tmp_path: Path, listed: bool) -> None:
+    """Only the target's application is sampled; a replica that dies is an event, once, whether
+    Ray lists it among the dead or it is just no longer there."""
     answers = [_state(_replica("r1", "RUNNING"), _replica("r2", "STARTING"))]
     seen: list[Call] = []
 
@@ -67,7 +69,9 @@ def test_samples_say_counts_states_and_deaths(tmp_path: Path) -> None:
         sampler = ClusterSampler(Dashboard(url), path, "http://h/v1", 0.02)
         sampler.start()
         _wait_for(lambda: len(seen) > 3)
-        answers.append(_state(_replica("r2", "RUNNING"), dead=(_replica("r1", "DEAD"),)))
+        answers.append(
+            _state(_replica("r2", "RUNNING"), dead=(_replica("r1", "DEAD"),) if listed else ())
+        )
         count = len(seen)
         _wait_for(lambda: len(seen) > count + 3)
         result = sampler.stop()
