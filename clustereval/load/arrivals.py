@@ -55,9 +55,9 @@ def make_plan(
 ) -> pd.DataFrame:
     """Every arrival of the scenario, sorted by due time.
 
-    Phases follow one another. A sweep sends each prompt of its set in file order, so that prompts
-    of a shared prefix stay neighbours and the idle answers come from an undisturbed cache; repeat
-    k of the whole set comes before repeat k + 1. Its rows get a tenant by share, among the tenants
+    Phases follow one another. A sweep sends each prompt of its set once a repeat, in a seeded order
+    that keeps prompts of a shared prefix neighbours; repeat k of the whole set comes before repeat
+    k + 1. Its rows get a tenant by share, among the tenants
     that send this set, one and the same for a prompt's copies on all ranks: a replica must not
     look different because of the tenants it happened to get.
 
@@ -134,7 +134,7 @@ class _Planner:
     def _sweep(self, phase: Phase) -> pd.DataFrame:
         assert phase.sweep is not None
         sweep = phase.sweep
-        ids = in_turn_order(list(self._loaded.sets[sweep.prompts]), self._loaded.prompts)
+        ids = self._sweep_order(sweep.prompts)
         pinned = sweep.pin == "each_replica" and self._replicas is not None
         ranks = (self._replicas or 1) if pinned else 1
         asked = np.tile(np.array(ids, dtype=object), sweep.repeats)
@@ -149,6 +149,23 @@ class _Planner:
                 "pin": [f"rank:{index % ranks}" if pinned else None for index in range(count)],
             }
         )
+
+    def _sweep_order(self, name: str) -> list[str]:
+        """The set's prompts, shuffled by whole prefix groups and conversations.
+
+        In file order every long answer of one family would come in a row, and load an idle
+        cluster; shuffled one by one, neighbours of a prefix would lose it from the cache.
+        """
+        units: dict[str, list[str]] = {}
+        for prompt_id in self._loaded.sets[name]:
+            prompt = self._loaded.prompts[prompt_id]
+            units.setdefault(prompt.prefix_group or prompt.session_id or prompt_id, []).append(
+                prompt_id
+            )
+        groups = list(units.values())
+        order = substream(self._seed, "sweep", name).permutation(len(groups))
+        ids = [prompt_id for index in order for prompt_id in groups[index]]
+        return in_turn_order(ids, self._loaded.prompts)
 
     def _by_share(
         self, tenants: list[Tenant], count: int, phase: Phase

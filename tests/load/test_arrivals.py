@@ -16,7 +16,10 @@ from clustereval.core.columns import PLAN
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
 from clustereval.core.scenario import Gamma, LoadedScenario, Poisson, Ramp, Scenario, Spike
+from clustereval.core.shipped import scenarios_dir
 from clustereval.core.seeds import substream
+from clustereval.core.scenario import load_scenario
+from clustereval.core.shipped import scenarios_dir
 from clustereval.load.arrivals import describe_plan, make_plan
 from clustereval.load.processes import arrival_offsets, even, expected_count
 
@@ -245,6 +248,18 @@ def test_a_pinned_sweep_asks_every_replica_everything() -> None:
     assert frame.prompt_id[:21].nunique() == 7, "the second repeat began before the first ended"
     copies = frame.groupby(frame.index // 3).tenant.nunique()
     assert (copies == 1).all(), "a replica would be compared with another over different tenants"
+
+
+def test_a_sweep_of_the_golden_set_mixes_families_and_keeps_prefix_groups_whole() -> None:
+    """No stretch of a sweep is of one family alone, and neighbours of a prefix stay neighbours."""
+    golden = load_scenario(scenarios_dir() / "burst.yaml")
+    frame = make_plan(golden, seed=3, salt="s", replicas=None)
+    idle = frame[(frame.phase == "idle")].head(len(golden.sets["golden"]))
+    families = idle.family.reset_index(drop=True)
+    assert (families.groupby(families.index // 32).nunique() > 1).all()
+    groups = idle.prefix_group.dropna()
+    starts = (groups != groups.shift()).sum()
+    assert starts == groups.nunique(), "a prefix group was torn apart"
 
 
 def test_a_sweep_that_cannot_be_pinned_is_sent_unpinned() -> None:
