@@ -25,7 +25,7 @@ from clustereval.analysis.estimates import (
 )
 from clustereval.analysis.intervals import Bounds
 from clustereval.analysis.rates import weighted_rate
-from clustereval.analysis.slices import FAILED, Codes, Floats, Frames, Mask, Rubric
+from clustereval.analysis.slices import FAILED, SCORED, Codes, Floats, Frames, Mask, Rubric
 from clustereval.core.findings import Warning, WarningCode
 
 
@@ -145,8 +145,8 @@ def _pairs(frames: Frames, value: Floats, slice_: Mask, base: Mask, block: Codes
     drop = np.bincount(frames.prompt[rows], weights=row_weight * difference)
     present = by_prompt > 0
     by_prompt, drop = by_prompt[present], drop[present]
-    reference = float((weight * mean_base).sum())
-    mean = float(drop.sum())
+    reference = min(float((weight * mean_base).sum()), 1.0)
+    mean = min(max(float(drop.sum()), -1.0), 1.0)
     return _Pairs(
         mean=mean,
         second_moment=float((drop**2 / by_prompt).sum()),
@@ -206,15 +206,39 @@ def _stratified(
     frames: Frames, rubric: Rubric, slice_: Mask, base: Mask, by: str, windows: bool
 ) -> Estimate:
     """The unpaired difference, weighed by family × tenant as the slice has them."""
-    family, tenant = frames.factors["family"], frames.factors["tenant"]
-    stratum = (family.codes + 1) * (len(tenant.levels) + 1) + tenant.codes + 1
+    estimate = _strata(frames, rubric, slice_, base, by, windows)
+    missing = slice_ & rubric.attempted & ~rubric.scored
+    if estimate.bounds is None or not missing.any():
+        return estimate
+    status = np.where(missing, SCORED, rubric.status).astype(np.int8)
+    filled = Rubric(np.where(missing, 0.0, rubric.value), status)
+    worst = _strata(frames, filled, slice_, base, by, windows)
+    detail = f"{int(missing.sum())} requests of the slice unscored"
+    warning = Warning(code=WarningCode.MISSING_SCORES, detail=detail)
+    return replace(
+        estimate,
+        bounds=estimate.bounds
+        if worst.bounds is None
+        else with_worst(estimate.bounds, worst.bounds),
+        warnings=(*estimate.warnings, warning),
+    )
+
+
+def _strata(
+    frames: Frames, rubric: Rubric, slice_: Mask, base: Mask, by: str, windows: bool
+) -> Estimate:
+    columns = [column for column in ("family", "tenant") if column != by]
+    stratum = np.zeros(len(frames), dtype=np.int64)
+    for column in columns:
+        factor = frames.factors[column]
+        stratum = stratum * (len(factor.levels) + 1) + factor.codes + 1
     known = rubric.scored
     in_slice, in_base = np.flatnonzero(slice_ & known), np.flatnonzero(base & known)
     size = int(stratum.max(initial=-1)) + 1
     n_slice = np.bincount(stratum[in_slice], minlength=size)
     n_base = np.bincount(stratum[in_base], minlength=size)
     both = (n_slice > 0) & (n_base > 0)
-    method = "stratified by family and tenant, Newcombe interval"
+    method = f"stratified by {' and '.join(columns)}, Newcombe interval"
     unpaired = Warning(code=WarningCode.UNPAIRED, detail="the two sides share no prompt")
     in_slice, in_base = in_slice[both[stratum[in_slice]]], in_base[both[stratum[in_base]]]
     if min(len(in_slice), len(in_base)) < MIN_PAIRS:

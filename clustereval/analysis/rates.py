@@ -24,7 +24,7 @@ def weighted_rate(
     frames: Frames, bad: Floats, rows: Codes, weight: Floats, windows: bool, by_prompt: bool = True
 ) -> tuple[float, float, Spread]:
     """(share, effective n, spread) of ``bad`` over ``rows`` with weights that sum to 1."""
-    rate = float((weight * bad[rows]).sum())
+    rate = min(max(float((weight * bad[rows]).sum()), 0.0), 1.0)  # sums may round beyond 1
     prompt = frames.prompt[rows]
     spread = two_way(weight * (bad[rows] - rate), prompt, frames.window[rows] if windows else None)
     unit = np.bincount(prompt, weights=weight) if by_prompt else weight

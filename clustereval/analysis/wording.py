@@ -103,7 +103,7 @@ def no_estimate(finding: Finding, subject: str, against: str) -> str:
 def level_sentence(finding: Finding, subject: str, what: str) -> str:
     """``tenant beta: p95 TTFT is 1.31 s (…)``."""
     if finding.estimate is None:
-        return f"{subject}: {what} undecided: no data"
+        return f"{subject}: {what.removesuffix(' is').removesuffix(' are')} undecided: no data"
     value = (
         percent(finding.estimate)
         if finding.unit == "ratio"

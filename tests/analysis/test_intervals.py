@@ -112,10 +112,10 @@ def _tango(loss: int, gain: int, n: int, delta: float) -> float:
 def test_paired_interval_covers_near_one(n: int, spoil: float, answers: int, noisy: bool) -> None:
     """Coverage holds at p = .97 with few, mostly equal, pairs, for single and averaged answers."""
     rng = np.random.default_rng([n, int(100 * spoil), answers, noisy])
-    tail = 0.025
+    tail, draws = 0.025, 200
     missed = np.zeros(2)
     chance = 0.97 if noisy else 0.98
-    for _ in range(DRAWS):
+    for _ in range(draws):
         right = rng.beta(9.7, 0.3, n) if noisy else np.where(rng.random(n) < 0.97, 0.99, 0.01)
         base = rng.binomial(answers, right) / answers
         slice_ = rng.binomial(answers, right * (1 - spoil)) / answers
@@ -127,7 +127,7 @@ def test_paired_interval_covers_near_one(n: int, spoil: float, answers: int, noi
         low, high = intervals.paired_score(mean, moment, size, tail, spread.df)
         truth = spoil * (chance if noisy else 0.97 * 0.99 + 0.03 * 0.01)
         missed += [low > truth, high < truth]
-    assert (missed / DRAWS <= allowed(tail)).all(), missed
+    assert (missed / draws <= allowed(tail, draws)).all(), missed
 
 
 DISTRIBUTIONS = {

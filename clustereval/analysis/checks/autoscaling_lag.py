@@ -15,7 +15,7 @@ from clustereval.analysis.checks.base import (
     score_drafts,
     truncation,
 )
-from clustereval.analysis.estimates import Estimate
+from clustereval.analysis.estimates import Estimate, missing_estimate
 from clustereval.analysis.gates import Draft, Say
 from clustereval.analysis.slices import Frames
 from clustereval.core.checks import AutoscalingLag
@@ -40,7 +40,9 @@ class AutoscalingLagCheck:
         ]
         if not buckets and not rises:
             return NotObserved(_why(frames))
-        drafts: list[Draft] = []
+        # New replicas in time are no answer to how the saturated ones answered: without saturated
+        # requests the check can fail, but not pass.
+        drafts = [] if buckets else [self._unmet(frames, settings)]
         for name in buckets:
             mask = frames.traffic & frames.where(saturation_bucket=name)
             side = Side(mask, {"saturation_bucket": name}, f"{name} replicas")
@@ -90,6 +92,14 @@ class AutoscalingLagCheck:
             )
         )  # fmt: skip
         return drafts
+
+    def _unmet(self, frames: Frames, settings: AutoscalingLag) -> Draft:
+        return draft(
+            self.name, settings.rubrics[0], missing_estimate("paired by prompt", 0), unit="ratio",
+            effect="drop against idle", margin=settings.score_margin,
+            slice_={"saturation_bucket": "saturating"}, baseline={"saturation_bucket": "idle"},
+            say=lambda _: _why(frames),
+        )  # fmt: skip
 
     def _latency(
         self, frames: Frames, settings: AutoscalingLag, side: Side, column: str, remedy: Say
