@@ -163,7 +163,7 @@ def steps(series: pd.DataFrame) -> pd.DataFrame:
 
 
 def held_at(series: pd.DataFrame, times: pd.Series) -> pd.DataFrame:
-    """``t_s, value`` of a level at ``times``: its last sample before each, null before the first."""
+    """``t_s, value`` of a level at ``times``: its last sample before; null before the first."""
     at = np.searchsorted(series.t_s.to_numpy(dtype=float), times.to_numpy(dtype=float), "right") - 1
     held = series.value.to_numpy(dtype=float)[np.maximum(at, 0)]
     return pd.DataFrame({"t_s": times, "value": np.where(at < 0, np.nan, held)})

@@ -50,6 +50,15 @@ SEVERITY: Final = {
     Status.PASS: 3,
 }
 
+_PLACES: Final = {
+    "replica_id": "replica {}",
+    "tenant": "tenant {}",
+    "saturation_bucket": "{} saturation",
+    "cache_bucket": "{} cache hit",
+    "traffic_pattern": "{} traffic",
+}
+_IDLE: Final = {"baseline": "at idle", "traffic": "under load"}
+
 # Forest plot, in units of the margin: 0 is no difference, 1 the margin.
 _LEFT, _RIGHT = -1.0, 3.0
 WIDTH: Final = 240
@@ -193,6 +202,35 @@ def what_to_do(check: CheckResult, finding: Finding | None) -> str:
     return "; ".join(dict.fromkeys(warning.advice for warning in finding.warnings))
 
 
+def tally(findings: Findings) -> str:
+    """How many checks ended how, those that did not pass by name."""
+    passed = sum(check.status is Status.PASS for check in findings.checks)
+    parts = [f"{passed} of {len(findings.checks)} checks passed"]
+    for status in (Status.FAIL, Status.INCONCLUSIVE, Status.NOT_OBSERVED):
+        names = [
+            TITLES.get(check.check, check.check).lower()
+            for check in findings.checks
+            if check.status is status
+        ]
+        if names:
+            word = "failed" if status is Status.FAIL else WORDS[status.value]
+            parts.append(f"{word}: {', '.join(names)}")
+    return "; ".join(parts)
+
+
+def further_reasons(findings: Findings) -> list[str]:
+    """The verdict's reasons that neither its sentence nor the row of a check states already."""
+    verdict = findings.verdict
+    stated = [verdict.sentence.removeprefix(f"{verdict.outcome.value.upper()}: ").rstrip(".")]
+    stated += [check.sentence for check in findings.checks if check.sentence]
+    stated += [check.not_observed for check in findings.checks if check.not_observed]
+    return [
+        reason
+        for reason in verdict.because
+        if reason not in verdict.sentence and not any(said and said in reason for said in stated)
+    ]
+
+
 def _check_row(check: CheckResult, findings: Findings, most: int) -> CheckRow:
     finding = deciding(check, findings)
     own = sorted(
@@ -221,8 +259,14 @@ def _check_row(check: CheckResult, findings: Findings, most: int) -> CheckRow:
 
 
 def place(slice_: dict[str, str | float | int | None]) -> str:
-    """``replica_id r2 · metric x``: a slice as one reads it."""
-    return " · ".join(f"{key} {value}" for key, value in slice_.items())
+    """A slice as one reads it: ``replica r2, at idle``."""
+    words = [
+        _IDLE.get(str(value), str(value)) if key == "role" else _PLACES.get(key, key + " {}")
+        for key, value in slice_.items()
+    ]
+    return ", ".join(
+        word.replace("{}", str(value)) for word, value in zip(words, slice_.values(), strict=True)
+    )
 
 
 def _finding_row(finding: Finding) -> FindingRow:

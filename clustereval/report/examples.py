@@ -157,7 +157,9 @@ def _item(
     left, right = marked(other["text"] if other else None, answer)
     return {
         "id": str(row.request_id),
-        "checks": list(choice.checks),
+        # The id itself is what a link names; what is shown of it is made visible first.
+        "name": one_line(row.request_id),
+        "checks": [one_line(name) for name in choice.checks],
         "why": visible(choice.why),
         "prompt": visible(row.prompt_id),
         "idle": left,

@@ -23,7 +23,16 @@ from markupsafe import Markup, escape
 from clustereval.core.columns import CLUSTER, REQUESTS, SCORES
 from clustereval.report import aggregates as agg
 from clustereval.report import examples, placement, redact, story
-from clustereval.report.checks_view import QUESTIONS, SYMBOLS, TITLES, WIDTH, axis_px, check_rows
+from clustereval.report.checks_view import (
+    QUESTIONS,
+    SYMBOLS,
+    TITLES,
+    WIDTH,
+    axis_px,
+    check_rows,
+    further_reasons,
+    tally,
+)
 from clustereval.report.figures import PALETTE
 from clustereval.report.numbers import count, duration, percent, seconds
 from clustereval.report.plaintext import script_json, visible
@@ -139,7 +148,7 @@ def _verdict(findings: Findings | None) -> dict[str, Any]:
     for prefix in (f"{outcome.upper()}: ", f"{outcome}: ", f"{outcome.capitalize()}: "):
         sentence = sentence.removeprefix(prefix)
     sentence = sentence[:1].upper() + sentence[1:]
-    because = [reason for reason in verdict.because if reason not in verdict.sentence]
+    because = [tally(findings), *further_reasons(findings)]
     return {
         "outcome": outcome,
         "word": words.get(outcome, outcome),

@@ -12,7 +12,6 @@ from clustereval.report.estimates import Estimate, mean_of_scores, paired_mean, 
 from clustereval.report.numbers import Scale, count, number_or_none, percent, seconds
 
 POINTS = Scale(100, "", 1)
-_SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -117,19 +116,21 @@ def _skew_findings(findings: Findings | None) -> dict[tuple[str, str], Finding]:
     """Findings of the whole replica, not of a family within it, by replica and rubric."""
     if findings is None:
         return {}
-    return {
-        (str(f.slice["replica_id"]), f.metric): f
+    whole = [
+        f
         for f in findings.of("replica_skew")
-        if set(f.slice) == {"replica_id"} and f.unit == "ratio"
-    }
+        if "replica_id" in f.slice and set(f.slice) <= {"replica_id", "role"} and f.unit == "ratio"
+    ]
+    # Pinned idle prompts decide; the same replica under load stands in where they are missing.
+    whole.sort(key=lambda f: f.slice.get("role") != "traffic")
+    return {(str(f.slice["replica_id"]), f.metric): f for f in whole}
 
 
 def _cell(finding: Finding | None, means: pd.DataFrame, replica: str) -> tuple[Cell, float | None]:
     if finding is not None:
         estimate = Estimate(finding.estimate, finding.low, finding.high, finding.n)
+        # Not by the p value: that one tests the margin, not "no difference".
         clear = _excludes_zero(estimate)
-        if finding.p_adjusted is not None:
-            clear = clear and finding.p_adjusted < _SIGNIFICANT
         status, source, equal = finding.status.value, "finding", False
     else:
         if replica not in means:

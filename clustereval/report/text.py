@@ -18,6 +18,8 @@ from clustereval.report.checks_view import (
     TITLES,
     WORDS,
     deciding,
+    further_reasons,
+    tally,
     what_to_do,
 )
 from clustereval.report.numbers import count, margin_text, scale_of
@@ -35,7 +37,7 @@ _STYLES: Final = {
     "not_observed": "dim",
     "invalid": "bold yellow",
 }
-_INDENT: Final = 21
+_INDENT: Final = 19
 _SENTENCE_CHARS: Final = 400
 
 
@@ -55,9 +57,8 @@ def render_summary(
     console.print()
     head = Text.assemble((f"{SYMBOLS[outcome]} {word}", _STYLES[outcome]), "  ", sentence)
     console.print(head, highlight=False)
-    for reason in findings.verdict.because:
-        if reason not in findings.verdict.sentence:
-            console.print(Padding(Text(_plain(reason)), (0, 0, 0, 2)), highlight=False)
+    for reason in [tally(findings), *further_reasons(findings)]:
+        console.print(Padding(Text(_plain(reason)), (0, 0, 0, 2)), highlight=False)
     console.print()
     for check in sorted(findings.checks, key=lambda c: SEVERITY[c.status]):
         _check(check, findings, console)
@@ -101,9 +102,6 @@ def _tested(findings: Findings, manifest: Manifest) -> str:
     if planned:
         parts.append(f"{count(ok or 0)} of {count(planned)} requests answered")
     parts.append(f"observed at level {manifest.level or 'unknown'}")
-    unseen = [c.check for c in findings.checks if c.status is Status.NOT_OBSERVED]
-    if unseen:
-        parts.append("not observed: " + ", ".join(one_line(name, 40) for name in unseen))
     return "; ".join(parts)
 
 

@@ -84,7 +84,7 @@ def test_each_status_becomes_what_ci_systems_show() -> None:
     failure = root.find("testsuite/testcase/failure")
     assert failure is not None
     assert failure.text is not None
-    assert "fail: correct, replica_id r2: 9.2 pt [5.1 to 13.4]" in failure.text
+    assert "fail: correct, replica r2: 9.2 pt [5.1 to 13.4]" in failure.text
     assert "what to do: take `r2` out of rotation" in failure.text
 
 

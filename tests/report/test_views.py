@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from clustereval.core.findings import Finding, Status
 from clustereval.report import aggregates as agg
-from clustereval.report.checks_view import WIDTH, axis_px, check_rows, forest
+from clustereval.report.checks_view import (
+    WIDTH,
+    axis_px,
+    check_rows,
+    forest,
+    further_reasons,
+    place,
+    tally,
+)
 from clustereval.report.estimates import mean_of_scores, paired_mean, quantile
 from clustereval.report.numbers import duration, margin_text, scale_of, seconds
 from clustereval.report.placement import replica_map, tenant_rows
@@ -124,6 +132,28 @@ def test_checks_that_need_attention_come_first() -> None:
     assert rows[2].todo == "start vLLM with `--enable-prompt-tokens-details`"
     assert {row.todo for row in rows[3:]} == {""}
     assert rows[0].findings[0].status == "fail"
+
+
+def test_reasons_are_stated_once() -> None:
+    """What the verdict's sentence or a check's row says is not said again under the verdict."""
+    findings = sample_findings()
+    findings.verdict.because = [
+        "replica_skew: " + findings.checks[1].sentence,
+        "2 of 8; autoscaling_lag inconclusive: " + findings.checks[2].sentence,
+        "the baseline run is three weeks old",
+    ]
+    assert further_reasons(findings) == ["the baseline run is three weeks old"]
+    assert tally(findings) == (
+        "5 of 8 checks passed; failed: replica skew; inconclusive: autoscaling lag; "
+        "not observed: cache eviction"
+    )
+
+
+def test_a_slice_reads_as_a_place() -> None:
+    """Column names are for the files; people read places."""
+    assert place({"replica_id": "r2", "role": "baseline"}) == "replica r2, at idle"
+    assert place({"traffic_pattern": "burst"}) == "burst traffic"
+    assert place({"family": "json"}) == "family json"
 
 
 def test_the_interval_of_clustered_scores_covers_at_its_stated_rate() -> None:
@@ -244,9 +274,9 @@ def test_the_map_states_findings_and_marks_what_was_not_tested(run: Run) -> None
     assert not any(row.cells[1].clear for row in table.rows)
 
 
-def test_the_map_follows_the_adjusted_p() -> None:
-    """An interval apart from zero is not called significant when multiplicity takes it back."""
-    run_less = sample_findings().model_copy(update={"findings": [skew_finding(p_adjusted=0.2)]})
+def test_the_map_follows_the_interval_not_the_p_of_the_margin() -> None:
+    """A drop is marked where its interval excludes zero, whether or not it exceeds the margin."""
+    run_less = sample_findings().model_copy(update={"findings": [skew_finding(low=-0.01)]})
     frame = pd.DataFrame(
         {"request_id": ["a", "b"], "replica_id": ["r1", "r2"], "role": "traffic",
          "replica_rank": [0, 1], "pin": None, "prompt_id": "p", "ttft_due_s": 0.1}
@@ -258,6 +288,10 @@ def test_the_map_follows_the_adjusted_p() -> None:
     assert table is not None
     assert not table.rows[1].cells[0].clear
     assert table.worst == "No replica is clearly apart from its siblings in any rubric"
+    apart = skew_finding(low=0.01, p_adjusted=0.9, status="inconclusive")
+    table = replica_map(frame, scores, sample_findings().model_copy(update={"findings": [apart]}))
+    assert table is not None
+    assert table.rows[1].cells[0].clear
     assert replica_map(frame[frame.replica_id == "r1"], scores, run_less) is None
 
 

@@ -137,7 +137,7 @@
       button.dataset.request = item.id;
       if (item.id === current) button.setAttribute("aria-current", "true");
       const first = make("span", "l1");
-      first.append(make("span", "", item.id), make("span", "", outcomeOf(item)));
+      first.append(make("span", "", item.name), make("span", "", outcomeOf(item)));
       button.append(first, make("span", "l2", summaryOf(item)));
       button.addEventListener("click", () => { location.hash = `request=${encodeURIComponent(item.id)}`; });
       const entry = make("li");
@@ -185,7 +185,7 @@
   function detail(item) {
     const article = $("detail");
     article.replaceChildren();
-    article.append(make("h3", "", item.id), prose(item.why));
+    article.append(make("h3", "", item.name), prose(item.why));
     const texts = make("div", "texts");
     const left = make("div");
     const heading = make("h4", "", "Idle answer ");
@@ -199,7 +199,7 @@
     article.append(texts);
     if (item.answer && item.error) article.append(make("p", "gap", item.error));
     article.append(promptBox(item), scoreBox(item), metaBox(item));
-    article.setAttribute("aria-label", `Request ${item.id}`);
+    article.setAttribute("aria-label", `Request ${item.name}`);
   }
   function promptBox(item) {
     const prompt = prompts[item.prompt];
@@ -273,7 +273,7 @@
   function open(id, scroll) {
     const item = byId.get(id);
     if (!item) {
-      $("detail").replaceChildren(make("p", "gap", `Request ${id} is not among the answers shown here; look it up in requests.parquet.`));
+      $("detail").replaceChildren(make("p", "gap", `Request ${id.replace(/[\p{Cc}\p{Cf}]/gu, "\ufffd")} is not among the answers shown here; look it up in requests.parquet.`));
       current = null;
     } else {
       current = id;
