@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from clustereval.core.columns import CLUSTER_METRICS, TABLES
 from clustereval.core.findings import Finding, Findings
 from clustereval.core.scenario import Scenario
+from clustereval.load.rows import ERROR_TYPES
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,22 +51,49 @@ def _type(spec: dict[str, object]) -> str:
     return str(spec.get("type", "any"))
 
 
-def schema(model: type[BaseModel], title: str) -> str:
-    """The JSON Schema of ``model``, as the text of its file."""
-    body = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
-    return json.dumps({**body, "title": title}, indent=2) + "\n"
+def error_types() -> str:
+    """Every value of ``error_type``, as Markdown."""
+    rows = ["| `error_type` | outcome | meaning |", "|---|---|---|"]
+    for name, text in ERROR_TYPES.items():
+        outcome, _, meaning = text.partition(": ")
+        rows.append(f"| `{name}` | {outcome} | {meaning} |")
+    return "\n".join(rows)
+
+
+def schema(model: type[BaseModel], title: str) -> dict[str, Any]:
+    """The JSON Schema of ``model``: of findings as they are written, of a scenario as it is read."""
+    mode: Literal["serialization", "validation"] = (
+        "serialization" if model is Findings else "validation"
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **model.model_json_schema(mode=mode),
+        "title": title,
+    }
+
+
+def _as_text(body: dict[str, Any]) -> str:
+    return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
 
 
 def documents() -> dict[Path, str]:
     """Every generated file with the text that it should have."""
     readme = ROOT / "reports" / "README.md"
     text = readme.read_text(encoding="utf-8")
-    for name, body in (("findings", findings_table()), ("tables", tables())):
+    for name, body in (
+        ("findings", findings_table()),
+        ("tables", tables()),
+        ("errors", error_types()),
+    ):
         text = _between(text, name, body)
     return {
         readme: text,
-        ROOT / "reports" / "findings.schema.json": schema(Findings, "clustereval findings"),
-        ROOT / "scenarios" / "scenario.schema.json": schema(Scenario, "clustereval scenario"),
+        ROOT / "reports" / "findings.schema.json": _as_text(
+            schema(Findings, "clustereval findings")
+        ),
+        ROOT / "scenarios" / "scenario.schema.json": _as_text(
+            schema(Scenario, "clustereval scenario")
+        ),
     }
 
 

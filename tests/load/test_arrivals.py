@@ -15,10 +15,16 @@ from hypothesis import strategies as st
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
-from clustereval.core.scenario import Gamma, LoadedScenario, Poisson, Ramp, Scenario, Spike
-from clustereval.core.shipped import scenarios_dir
+from clustereval.core.scenario import (
+    Gamma,
+    LoadedScenario,
+    Poisson,
+    Ramp,
+    Scenario,
+    Spike,
+    load_scenario,
+)
 from clustereval.core.seeds import substream
-from clustereval.core.scenario import load_scenario
 from clustereval.core.shipped import scenarios_dir
 from clustereval.load.arrivals import describe_plan, make_plan
 from clustereval.load.processes import arrival_offsets, even, expected_count
