@@ -1,6 +1,8 @@
-"""Quantiles of latency and their ratios, by order statistics."""
+"""Latency against a limit, and ratios of its quantiles."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,35 +16,27 @@ from clustereval.analysis.estimates import (
     unit_of,
     warn_few,
 )
-from clustereval.analysis.rates import weighted_rate
+from clustereval.analysis.rates import rate, weighted_rate
 from clustereval.analysis.slices import Codes, Floats, Frames, Mask
 from clustereval.core.findings import Warning, WarningCode
 
 
-def quantile(frames: Frames, times_s: Floats, among: Mask, q: float) -> Estimate:
-    """A latency quantile with order-statistic bounds; unit: request, in load windows.
+def over_limit(frames: Frames, times_s: Floats, among: Mask, limit_s: float) -> Estimate:
+    """Share of requests that took longer than a limit: Wilson's interval, clustered.
 
-    The bounds do not exist under the n that a distribution-free interval needs (a p99's upper
-    bound at 97.5%: 368); the warning says so.
+    "p95 stays within L" and "at most 5% take longer than L" are one statement. Judged as a share it
+    is decided with far fewer requests where the limit is not near: the bound of a quantile needs
+    the whole tail, the share only who crossed the line.
+
+    Args:
+        times_s: shape (rows,); NaN where a request has no such time, which is left out: failures
+            are judged apart.
+        limit_s: the limit, in seconds.
     """
-    sample = _sample(frames, times_s, among, q)
-    if sample is None:
-        return missing_estimate("order statistics", 0)
-    rows, ordered, point, n, spread = sample
-    warnings = [w for w in warn_few(n, spread) if w.code is not WarningCode.FEW_PAIRS]
-    return Estimate(
-        value=point,
-        observed=point,
-        reference=None,
-        n=len(rows),
-        clusters=spread.windows or spread.prompts,
-        unit=unit_of(spread, False),
-        method="order statistics (Woodruff)",
-        bounds=lambda tail: intervals.quantile_bounds(ordered, q, n, tail),
-        warnings=(*warnings, *_unbounded(q, n)),
-        evidence=tuple(_slowest(frames, times_s, rows)),
-        more_requests=_more_for_quantile(q, n, len(rows)),
-    )
+    over = np.where(np.isnan(times_s), np.nan, (times_s > limit_s).astype(float))
+    estimate = rate(frames, over, among)
+    slowest = np.flatnonzero(among & (over > 0))
+    return replace(estimate, evidence=tuple(_slowest(frames, times_s, slowest)))
 
 
 def quantile_ratio(

@@ -49,7 +49,7 @@ def run(
     from clustereval.cli.display import Display
     from clustereval.pipeline import Request, run_scenario
     from clustereval.report.text import render_summary
-    from clustereval.rundir import default_out
+    from clustereval.rundir import REPORT, default_out
     from serve_apps.simulated.faults import parse_faults
 
     loaded = load_scenario(find_scenario(scenario), overrides)
@@ -63,7 +63,7 @@ def run(
     )
     with Display(Console(stderr=True)) as display:
         result = run_scenario(loaded, request, display)
-    render_summary(result.findings, result.run.manifest, Console())
+    page = result.run.path(REPORT)
+    render_summary(result.findings, result.run.manifest, Console(), page)
     code = ExitCode.INTERRUPTED if result.interrupted else result.findings.verdict.outcome.exit_code
-    click.echo(f"\nreport: {result.run.path('report.html')}")
     raise click.exceptions.Exit(int(code))

@@ -164,7 +164,7 @@ def test_rows_of_the_warm_up_are_left_out() -> None:
 
 
 def test_own_slo_of_a_tenant_is_held() -> None:
-    """A tenant's own SLO fails where its quantile is shown to be above it."""
+    """A tenant's own SLO fails where more requests than its quantile allows are shown to exceed it."""
     slo = {"ttft_s": 0.05, "error_ratio": 0.05, "e2e_s": 10}
     tenants = [{"name": "acme", "share": 0.85}, {"name": "beta", "share": 0.15, "slo": slo}]
     findings = analyse_frames(synthetic_frames(scenario={"tenants": tenants}))
@@ -189,7 +189,7 @@ def test_unrepeated_idle_answers_are_warned_of() -> None:
 
 
 def test_time_outs_count_as_slow() -> None:
-    """Requests that timed out are in the latency quantile with the time that they waited."""
+    """Requests that timed out count against latency limits with the time that they waited."""
     requests, scores, cluster = synthetic_tables()
     timed_out = (requests["role"] == "traffic") & (requests.index % 5 == 0)
     requests.loc[timed_out, "outcome"] = "timeout"

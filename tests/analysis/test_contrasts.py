@@ -258,10 +258,28 @@ def test_rate_counts_prompts_or_requests() -> None:
     assert 1 - 0.025 ** (1 / 200) <= of_requests < high / 5
 
 
+def test_limit_is_judged_by_who_crossed_it() -> None:
+    """Sixty requests far below a limit bound the share above it, where a p95 has no bound yet."""
+    frames = frames_of(table("bad", range(120), 1.0))
+    times = np.full(120, 0.2)
+    within = latency.over_limit(frames, times, frames.traffic, 1.0)
+    assert within.value == 0
+    assert within.bounds is not None
+    high = within.bounds(0.025)[1]
+    assert high is not None
+    assert 0 < high < 0.05
+    times[:12] = 3.0
+    crossed = latency.over_limit(frames, times, frames.traffic, 1.0)
+    assert crossed.value == pytest.approx(0.1)
+    assert set(crossed.evidence) <= set(frames.ids(np.arange(12)))
+
+
 def test_short_sample_says_what_a_quantile_needs() -> None:
     """A p99 of 100 requests has no upper bound, and says how many requests would give one."""
     frames = frames_of(table("bad", range(100), 1.0))
-    estimate = latency.quantile(frames, np.linspace(0.1, 1, 100), frames.traffic, 0.99)
+    times = np.linspace(0.1, 1, 100)
+    half = np.arange(100) % 2 == 0
+    estimate = latency.quantile_ratio(frames, times, half, ~half, 0.99, by="tenant")
     assert estimate.bounds is not None
     assert estimate.bounds(0.025)[1] is None
     assert codes(estimate) >= {WarningCode.QUANTILE_UNBOUNDED}

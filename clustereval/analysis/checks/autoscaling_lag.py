@@ -108,12 +108,12 @@ class AutoscalingLagCheck:
         what, limit = (
             ("TTFT", settings.ttft_s) if column == "ttft_due_s" else ("E2E", settings.e2e_s)
         )
-        estimate = latency.quantile(frames, latency_s(frames, column), side.mask, settings.quantile)
+        estimate = latency.over_limit(frames, latency_s(frames, column), side.mask, limit)
         return draft(
-            self.name, f"{column}.{p}", _with_basis(frames, side, estimate), unit="s",
-            effect=f"{what} at {p} against its limit", margin=limit,
-            slice_=side.names, baseline={"limit": limit},
-            say=lambda f: wording.level_sentence(f, side.words, f"{p} {what} is"),
+            self.name, f"{column}.{p}", _with_basis(frames, side, estimate), unit="ratio",
+            effect=f"share with {what} over {limit:g} s", margin=1 - settings.quantile,
+            slice_=side.names, baseline={"limit_s": limit},
+            say=lambda f: wording.level_sentence(f, side.words, f"{what} over {limit:g} s in"),
             remedy=remedy,
         )  # fmt: skip
 

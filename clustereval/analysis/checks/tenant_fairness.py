@@ -87,10 +87,11 @@ class TenantFairnessCheck:
             ("e2e_due_s", "E2E", slo.e2e_s),
         ):
             if limit is not None:
-                times = latency.quantile(frames, latency_s(frames, column), mine, slo.quantile)
+                over = latency.over_limit(frames, latency_s(frames, column), mine, limit)
+                words = f"{what} over {limit:g} s in"
                 drafts.append(
                     self._promise(
-                        frames, tenant, f"{column}.{p}", times, "s", limit, f"{p} {what} is"
+                        frames, tenant, f"{column}.{p}", over, "ratio", 1 - slo.quantile, words
                     )
                 )
         if slo.error_ratio is not None:
