@@ -1,0 +1,100 @@
+"""On a real Ray Serve cluster, each planted fault is failed by its own check, and by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clustereval.core.findings import Finding, Outcome, Status
+from clustereval.core.scenario import load_scenario
+from clustereval.pipeline import Request, Result, run_scenario
+from serve_apps.simulated.faults import FAULTS
+from tests.cluster.quiet import Quiet
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+SCENARIO = Path(__file__).parent / "faults.yaml"
+
+
+def run(folder: Path, **faults: float | None) -> Result:
+    """One run of the short scenario against an app with ``faults``."""
+    request = Request(out=folder / "run", app="simulated", faults=faults)
+    return run_scenario(load_scenario(SCENARIO), request, Quiet())
+
+
+def worse(result: Result, check: str) -> list[Finding]:
+    """What ``check`` failed."""
+    return [f for f in result.findings.of(check) if f.gate and f.status is Status.FAIL]
+
+
+def test_a_healthy_app_is_not_failed(tmp_path: Path) -> None:
+    """Without a fault nothing fails, every arrival is accounted for, and the probe placed each."""
+    result = run(tmp_path)
+    verdict = result.findings.verdict
+    assert verdict.outcome in (Outcome.PASS, Outcome.INCONCLUSIVE), verdict.sentence
+    rows = result.run.requests
+    assert len(rows) == len(result.run.plan)
+    assert (rows.outcome == "ok").all()
+    assert (rows.observed_by == "probe").all()
+    assert rows.replica_id.notna().all()
+    assert rows.cache_hit_ratio.notna().all()
+    assert rows.replica_count.max() > 2, "the bursts did not scale the app"
+    assert {"idle", "saturating"} <= set(rows.saturation_bucket)
+    idle = rows[rows.phase == "idle"]
+    assert (idle.pin == "rank:" + idle.replica_rank.astype("string")).all()
+
+
+def skewed_replica(finding: Finding, result: Result) -> bool:
+    rows = result.run.requests
+    worse_one = rows.loc[rows.replica_rank == 1, "replica_id"].iloc[0]
+    return finding.slice["replica_id"] == worse_one
+
+
+def saturated(finding: Finding, _: Result) -> bool:
+    return finding.slice.get("saturation_bucket") in ("saturating", "scaling")
+
+
+def low_cache(finding: Finding, _: Result) -> bool:
+    return finding.slice["cache_bucket"] == "low"
+
+
+def small_tenant(finding: Finding, _: Result) -> bool:
+    return finding.slice["tenant"] == "birch"
+
+
+def of_metric(*names: str) -> Callable[[Finding, Result], bool]:
+    return lambda finding, _: finding.metric in names
+
+
+@pytest.mark.parametrize(
+    ("fault", "strength", "named"),
+    [
+        ("replica_skew", None, skewed_replica),
+        ("saturation", None, saturated),
+        ("cache_miss", None, low_cache),
+        ("slow_start", 30.0, of_metric("scale_up_s")),
+        ("tenant_starvation", None, small_tenant),
+        ("race", None, of_metric("divergence")),
+        ("repetition", None, of_metric("divergence", "truncated")),
+        ("errors", None, of_metric("failed")),
+        ("stalls", None, of_metric("e2e_due_s.p95")),
+    ],
+)
+def test_a_planted_fault_is_failed_by_its_own_check(
+    tmp_path: Path,
+    fault: str,
+    strength: float | None,
+    named: Callable[[Finding, Result], bool],
+) -> None:
+    """The verdict fails, the fault's own check fails, and what it names is what was planted."""
+    result = run(tmp_path, **{fault: strength})
+    verdict = result.findings.verdict
+    assert verdict.outcome is Outcome.FAIL, verdict.sentence
+    found = worse(result, FAULTS[fault].failed_by)
+    assert found, [c.sentence for c in result.findings.checks]
+    assert all(named(finding, result) for finding in found), [f.sentence for f in found]
+    assert all(finding.evidence for finding in found if finding.metric != "scale_up_s")
+    rows = result.run.requests
+    assert len(rows) == len(result.run.plan)
