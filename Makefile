@@ -33,11 +33,11 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not cluster and not browser"
+	$(BIN)/pytest -q -m "not cluster and not browser and not process"
 
 test: install
 	$(MAKE) check
-	$(BIN)/pytest -q -m "cluster or browser"
+	$(BIN)/pytest -q -m "cluster or browser or process"
 
 format: install
 	$(BIN)/ruff format .

@@ -17,6 +17,8 @@ from clustereval.core.errors import ExitCode
 from tests.load.support import mock_library
 from tests.support.mock_server import MockServer
 
+pytestmark = pytest.mark.process
+
 KEY = "sk-very-secret-key-7391"
 
 
@@ -125,7 +127,7 @@ def test_unobserved_checks_are_named(finished: Finished) -> None:
 
 
 def test_ctrl_c_keeps_and_judges_what_arrived(tmp_path: Path) -> None:
-    """Ctrl-C ends the traffic with 130; what had arrived is scored and reported, nothing runs on."""
+    """Ctrl-C ends the traffic with 130; what had arrived is scored and reported."""
     with MockServer() as server:
         process = start(tmp_path, server.url, 60.0)
         raw = tmp_path / "run" / "raw" / "responses.jsonl"

@@ -23,6 +23,8 @@ from clustereval.rundir import RAW_RESPONSES, Run, read_json_lines
 from tests.load.support import mock_run, mock_scenario
 from tests.support.mock_server import MockServer
 
+pytestmark = pytest.mark.process
+
 KEY = "sk-never-to-be-written-down"
 STEADY = {
     "name": "steady",
