@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 import urllib.request
 import uuid
 from dataclasses import dataclass, field
@@ -64,20 +65,24 @@ def main(arguments: list[str]) -> int:
     for watch in (_watch_stdin, _watch_parent) if launch.parent else ():
         threading.Thread(target=watch, args=(launch, stop), daemon=True).start()
     threading.Thread(target=_enforce, args=(launch, stop, marker), daemon=True).start()
+    code = 0
     try:
         ready = start(launch)
-        if not stop.is_set():
-            print(json.dumps(ready), flush=True)
+        print(json.dumps(ready), flush=True)
         stop.wait()
-        end_gently()
-    finally:
-        _clean_up(launch, marker)
-    return 0
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    stop.set()
+    end_gently()  # first, for Ray waits a minute for a cluster that was ended under it
+    _clean_up(launch, marker)
+    return code
 
 
 def _watch_stdin(launch: Launch, stop: threading.Event) -> None:
     """The parent closes the pipe to ask for the end, and the system does when it dies."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not sys.stdin, whose lock would be held at the interpreter's end
+        pass
     stop.set()
 
 
@@ -106,6 +111,8 @@ def end_gently() -> None:
     import ray
     from ray import serve
 
+    if not ray.is_initialized():
+        return
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         serve.shutdown()
     ray.shutdown()
@@ -119,6 +126,12 @@ def start(launch: Launch) -> dict[str, Any]:
     from serve_apps.simulated.app import Options, build
     from serve_apps.simulated.settings import MODEL, AppSettings, EngineSettings, override
 
+    options = Options(
+        tuple(launch.prompt_files),
+        launch.faults,
+        override(EngineSettings(), launch.engine),
+        override(AppSettings(), launch.app),
+    )
     started = time.monotonic()
     context = ray.init(
         address="local",
@@ -133,12 +146,6 @@ def start(launch: Launch) -> dict[str, Any]:
     clustered = time.monotonic()
     port = launch.port or free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    options = Options(
-        tuple(launch.prompt_files),
-        launch.faults,
-        override(EngineSettings(), launch.engine),
-        override(AppSettings(), launch.app),
-    )
     serve.run(build(options), name="simulated", route_prefix="/")
     for rank in range(options.app.min_replicas):
         wait_for_rank(port, rank)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+import serve_apps.simulated
 from clustereval.core.checks import Checks
 from clustereval.core.errors import ScenarioError
 from serve_apps.simulated.faults import FAULTS, LOADED, Faults, Reply, check_faults, parse_faults
@@ -157,3 +161,10 @@ def test_strengths_are_read() -> None:
         "slow_start": 10.0,
         "stalls": FAULTS["stalls"].default,
     }
+
+
+def test_the_readme_lists_exactly_the_faults_that_there_are() -> None:
+    """Names, default strengths, their unit, and the check that is expected to fail."""
+    readme = Path(serve_apps.simulated.__file__).with_name("README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| (\w+) \| `(\w+)` \|", readme, re.MULTILINE)
+    assert rows == [(f.name, f"{f.default:g}", f.unit, f.failed_by) for f in FAULTS.values()]
