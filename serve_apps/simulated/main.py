@@ -148,7 +148,7 @@ def start(launch: Launch) -> dict[str, Any]:
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     serve.run(build(options), name="simulated", route_prefix="/")
     for rank in range(options.app.min_replicas):
-        wait_for_rank(port, rank)
+        wait_for_rank(port, rank, options.app.min_replicas)
     return {
         "url": f"http://127.0.0.1:{port}/v1",
         "dashboard": f"http://{context.dashboard_url}",
@@ -158,15 +158,16 @@ def start(launch: Launch) -> dict[str, Any]:
     }
 
 
-def wait_for_rank(port: int, rank: int, limit_s: float = 30.0) -> None:
-    """Until the replica of this rank answers through the proxy, pinned."""
+def wait_for_rank(port: int, rank: int, replicas: int, limit_s: float = 30.0) -> None:
+    """Until the replica of this rank answers, pinned, and has heard of its siblings."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/health", headers={wire.PIN: f"rank:{rank}"}
     )
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5):
-            return
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as reply:
+            if reply.headers[wire.REPLICA_COUNT] == str(replicas):
+                return
         time.sleep(0.1)
     raise TimeoutError(f"the replica of rank {rank} did not answer within {limit_s:g} s")
 
