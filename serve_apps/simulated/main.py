@@ -21,6 +21,7 @@ import traceback
 import urllib.request
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from clustereval.core import wire
@@ -103,7 +104,10 @@ def _enforce(launch: Launch, stop: threading.Event, marker: str) -> None:
 
 def _clean_up(launch: Launch, marker: str) -> None:
     end_marked(marker, grace_s=1.0)
-    shutil.rmtree(launch.temp_dir, ignore_errors=True)
+    temporary = Path(launch.temp_dir)
+    shutil.rmtree(temporary, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the parent's own; not empty where it keeps a log there
+        temporary.parent.rmdir()
 
 
 def end_gently() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -119,10 +120,15 @@ def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
     """kill -9 gives nobody a chance to clean up: the app notices, and ends its cluster itself."""
     process = parent(tmp_path / "log")
     marker = started_marker(process)
-    assert len(marked_processes(marker)) > 5
+    cluster = marked_processes(marker)
+    assert len(cluster) > 5
+    (launch,) = [p.cmdline()[-1] for p in cluster if "serve_apps.simulated.main" in p.cmdline()]
+    folder = Path(json.loads(launch)["temp_dir"]).parent
+    assert folder.is_dir()
     process.kill()
     process.wait()
     assert gone(marker)
+    assert not folder.exists()
 
 
 @pytest.mark.cluster
