@@ -210,6 +210,9 @@ def _wait_ready(process: subprocess.Popen[bytes], log: Path, timeout_s: float) -
     reader.join(timeout_s)
     if found:
         return found[0]
+    if not reader.is_alive():  # its output has ended, so it is about to
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
     code = process.poll()
     what = f"did not get ready in {timeout_s:g} s" if code is None else f"ended with code {code}"
     raise LocalAppError(

@@ -4,40 +4,57 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 AttributeValue = str | bool | int | float | Sequence[str]
+_current: ContextVar[Any] = ContextVar("clustereval_server_span", default=None)
 
 
 def annotate_span(attributes: Mapping[str, AttributeValue]) -> None:
-    """Adds attributes to the current server span, if there is one."""
-    trace = _tracing()
-    if trace is not None:
-        trace.get_current_span().set_attributes(dict(attributes))
+    """Adds attributes to the server span of the request being served, if it has one."""
+    span = _current.get()
+    if span is not None:
+        span.set_attributes(dict(attributes))
 
 
 @contextmanager
 def server_span(
     name: str, headers: Mapping[str, str], attributes: Mapping[str, AttributeValue]
-) -> Iterator[Any]:
+) -> Iterator[None]:
     """A SERVER span around a request, child of its ``traceparent``.
 
-    Yields:
-        The span, or ``None`` where tracing is not set up in this process.
+    Where the framework made one for the same request already (newer versions of FastAPI do by
+    themselves), that one gets the attributes: two would count the request twice. Does nothing where
+    tracing is not set up in this process.
     """
     trace = _tracing()
     if trace is None:
-        yield None
+        yield
         return
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     context = TraceContextTextMapPropagator().extract(dict(headers))
-    tracer = trace.get_tracer("clustereval.probe")
-    with tracer.start_as_current_span(
-        name, context=context, kind=trace.SpanKind.SERVER, attributes=dict(attributes)
-    ) as span:
-        yield span
+    there = trace.get_current_span()
+    remote = trace.get_current_span(context).get_span_context()
+    parent = remote if remote.is_valid else None
+    with ExitStack() as stack:
+        if getattr(there, "kind", None) == trace.SpanKind.SERVER and there.parent == parent:
+            span = there
+            span.set_attributes(dict(attributes))
+        else:
+            tracer = trace.get_tracer("clustereval.probe")
+            span = stack.enter_context(
+                tracer.start_as_current_span(
+                    name, context=context, kind=trace.SpanKind.SERVER, attributes=dict(attributes)
+                )
+            )
+        token = _current.set(span)
+        try:
+            yield
+        finally:
+            _current.reset(token)
 
 
 def _tracing() -> Any:

@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Callable
 from serve_apps.simulated.engine import Event
 from serve_apps.simulated.model import Job, Model
 
+BROKEN = "the simulated engine broke down"
+
 
 class Driver:
     """Steps a model in real time. Made inside the event loop that it runs in.
@@ -37,6 +39,8 @@ class Driver:
         Raises:
             RuntimeError: the engine broke down.
         """
+        if not self.is_healthy:
+            raise RuntimeError(BROKEN)
         request_id = job.request.request_id
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
         self._queues[request_id] = queue
@@ -51,7 +55,7 @@ class Driver:
                     events.append(event)
                     event = None if queue.empty() else queue.get_nowait()
                 if not events:
-                    raise RuntimeError("the simulated engine broke down")
+                    raise RuntimeError(BROKEN)
                 done = events[-1].done
                 yield events
         finally:
@@ -86,5 +90,5 @@ class Driver:
             queue.put_nowait(None)
         if not task.cancelled() and task.exception() is not None:
             task.get_loop().call_exception_handler(
-                {"message": "simulated engine broke down", "exception": task.exception()}
+                {"message": BROKEN, "exception": task.exception()}
             )

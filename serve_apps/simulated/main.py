@@ -17,9 +17,11 @@ import socket
 import sys
 import threading
 import time
+import traceback
 import urllib.request
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from clustereval.core import wire
@@ -64,20 +66,24 @@ def main(arguments: list[str]) -> int:
     for watch in (_watch_stdin, _watch_parent) if launch.parent else ():
         threading.Thread(target=watch, args=(launch, stop), daemon=True).start()
     threading.Thread(target=_enforce, args=(launch, stop, marker), daemon=True).start()
+    code = 0
     try:
         ready = start(launch)
-        if not stop.is_set():
-            print(json.dumps(ready), flush=True)
+        print(json.dumps(ready), flush=True)
         stop.wait()
-        end_gently()
-    finally:
-        _clean_up(launch, marker)
-    return 0
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    stop.set()
+    end_gently()  # first, for Ray waits a minute for a cluster that was ended under it
+    _clean_up(launch, marker)
+    return code
 
 
 def _watch_stdin(launch: Launch, stop: threading.Event) -> None:
     """The parent closes the pipe to ask for the end, and the system does when it dies."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not sys.stdin, whose lock would be held at the interpreter's end
+        pass
     stop.set()
 
 
@@ -98,7 +104,10 @@ def _enforce(launch: Launch, stop: threading.Event, marker: str) -> None:
 
 def _clean_up(launch: Launch, marker: str) -> None:
     end_marked(marker, grace_s=1.0)
-    shutil.rmtree(launch.temp_dir, ignore_errors=True)
+    temporary = Path(launch.temp_dir)
+    shutil.rmtree(temporary, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the parent's own; not empty where it keeps a log there
+        temporary.parent.rmdir()
 
 
 def end_gently() -> None:
@@ -106,6 +115,8 @@ def end_gently() -> None:
     import ray
     from ray import serve
 
+    if not ray.is_initialized():
+        return
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
         serve.shutdown()
     ray.shutdown()
@@ -119,6 +130,12 @@ def start(launch: Launch) -> dict[str, Any]:
     from serve_apps.simulated.app import Options, build
     from serve_apps.simulated.settings import MODEL, AppSettings, EngineSettings, override
 
+    options = Options(
+        tuple(launch.prompt_files),
+        launch.faults,
+        override(EngineSettings(), launch.engine),
+        override(AppSettings(), launch.app),
+    )
     started = time.monotonic()
     context = ray.init(
         address="local",
@@ -133,15 +150,9 @@ def start(launch: Launch) -> dict[str, Any]:
     clustered = time.monotonic()
     port = launch.port or free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    options = Options(
-        tuple(launch.prompt_files),
-        launch.faults,
-        override(EngineSettings(), launch.engine),
-        override(AppSettings(), launch.app),
-    )
     serve.run(build(options), name="simulated", route_prefix="/")
     for rank in range(options.app.min_replicas):
-        wait_for_rank(port, rank)
+        wait_for_rank(port, rank, options.app.min_replicas)
     return {
         "url": f"http://127.0.0.1:{port}/v1",
         "dashboard": f"http://{context.dashboard_url}",
@@ -151,15 +162,16 @@ def start(launch: Launch) -> dict[str, Any]:
     }
 
 
-def wait_for_rank(port: int, rank: int, limit_s: float = 30.0) -> None:
-    """Until the replica of this rank answers through the proxy, pinned."""
+def wait_for_rank(port: int, rank: int, replicas: int, limit_s: float = 30.0) -> None:
+    """Until the replica of this rank answers, pinned, and has heard of its siblings."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/health", headers={wire.PIN: f"rank:{rank}"}
     )
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5):
-            return
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as reply:
+            if reply.headers[wire.REPLICA_COUNT] == str(replicas):
+                return
         time.sleep(0.1)
     raise TimeoutError(f"the replica of rank {rank} did not answer within {limit_s:g} s")
 

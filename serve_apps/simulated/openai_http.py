@@ -45,6 +45,8 @@ def create_api(
         title="clustereval simulated engine",
         description="Answers come from a simulation, not from a language model.",
         lifespan=start,
+        # The probe makes the server span; FastAPI's own would be a second one for each request.
+        telemetry={"tracing": False},
     )
     api.add_api_route("/v1/chat/completions", _chat, methods=["POST"])
     api.add_api_route("/v1/models", _models, methods=["GET"])

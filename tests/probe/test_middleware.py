@@ -1,0 +1,137 @@
+"""The probe's middleware on plain ASGI apps, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from starlette.testclient import TestClient
+
+from clustereval.core import wire
+from clustereval.probe import ProbeMiddleware
+from clustereval.probe.board import SILENT_S, BoardState, Totals
+
+
+def app(**options: Any) -> FastAPI:
+    api = FastAPI()
+
+    @api.get("/")
+    async def root() -> dict[str, bool]:
+        return {"ok": True}
+
+    @api.get("/stream")
+    async def stream() -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            for _ in range(3):
+                await asyncio.sleep(0.05)
+                yield b"part"
+
+        return StreamingResponse(parts())
+
+    @api.get("/broken")
+    async def broken() -> None:
+        raise ValueError("broken")
+
+    api.add_middleware(ProbeMiddleware, **options)
+    return api
+
+
+def observed(api: Any, path: str = "/") -> httpx.Headers:
+    with TestClient(api, raise_server_exceptions=False) as client:
+        return client.get(path).headers
+
+
+def test_outside_ray_the_headers_say_what_can_be_known() -> None:
+    """Replica and queue depth are there; rank, node and siblings are left out, not made up."""
+    headers = observed(app())
+    assert set(headers) & set(wire.RESPONSE_COLUMNS) == {
+        wire.REPLICA_ID,
+        wire.REPLICA_AGE_S,
+        wire.QUEUE_DEPTH,
+    }
+    assert headers[wire.QUEUE_DEPTH] == "0"
+    assert 0 <= float(headers[wire.REPLICA_AGE_S]) < 60
+
+
+def test_kv_cache_usage_is_asked_of_the_app() -> None:
+    """As a ratio; a function that fails or does not know leaves the header out."""
+
+    def failing() -> float:
+        raise RuntimeError("no engine")
+
+    cases: list[tuple[Callable[[], float | None], str | None]] = [
+        (lambda: 0.25, "0.25"),
+        (lambda: None, None),
+        (failing, None),
+    ]
+    for usage, expected in cases:
+        assert observed(app(kv_cache_usage=usage)).get(wire.KV_CACHE_USAGE) == expected
+
+
+async def depths(paths: list[str]) -> list[int]:
+    transport = httpx.ASGITransport(app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        replies = await asyncio.gather(*(client.get(path) for path in paths))
+        last = await client.get("/")
+    return [int(reply.headers[wire.QUEUE_DEPTH]) for reply in [*replies, last]]
+
+
+def test_queue_depth_counts_the_others_until_their_streams_end() -> None:
+    """Each sees those before it; when all are answered the count is back at zero."""
+    assert asyncio.run(depths(["/stream"] * 4)) == [0, 1, 2, 3, 0]
+
+
+def test_a_request_that_fails_is_counted_off() -> None:
+    """An exception in the app passes through, and the next request meets an empty replica."""
+    with TestClient(app(), raise_server_exceptions=False) as client:
+        assert client.get("/broken").status_code == 500
+        assert client.get("/").headers[wire.QUEUE_DEPTH] == "0"
+
+
+def test_a_silent_board_costs_two_headers_and_nothing_else() -> None:
+    """What the board says is added to the replica's own count; without it both are left out."""
+    probe = ProbeMiddleware(app())
+
+    class Fixed:
+        totals: Totals | None = Totals(others_in_flight=5, replica_count=3)
+
+        async def close(self) -> None:
+            pass
+
+    board: Any = Fixed()
+    probe._start()
+    probe._board = board
+    headers = observed(probe)
+    assert (headers[wire.CLUSTER_QUEUE_DEPTH], headers[wire.REPLICA_COUNT]) == ("5", "3")
+    board.totals = None
+    headers = TestClient(probe).get("/").headers  # type: ignore[arg-type]
+    assert wire.CLUSTER_QUEUE_DEPTH not in headers
+    assert wire.REPLICA_COUNT not in headers
+
+
+def test_the_board_sums_over_those_that_still_push() -> None:
+    """A replica that fell silent, or left, no longer counts."""
+    board = BoardState()
+    assert board.push("a", 3, now=0.0) == (0, 1)
+    assert board.push("b", 4, now=0.1) == (3, 2)
+    assert board.push("a", 1, now=SILENT_S) == (4, 2)
+    assert board.push("a", 1, now=SILENT_S + 0.2) == (0, 1)
+    board.push("c", 2, now=SILENT_S + 0.2)
+    board.leave("c")
+    assert board.push("a", 1, now=SILENT_S + 0.3) == (0, 1)
+
+
+def test_importing_the_probe_is_cheap() -> None:
+    """It brings neither Ray nor OpenTelemetry nor any table library into a replica."""
+    heavy = "{'ray', 'opentelemetry', 'pandas', 'numpy', 'pydantic', 'locust'}"
+    code = f"import clustereval.probe, sys; print({heavy} & set(sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout.strip() == "set()", result.stderr

@@ -1,0 +1,156 @@
+"""Starting an app on this machine, and leaving nothing behind however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from clustereval.core.errors import LocalAppError, ScenarioError
+from clustereval.core.processes import MARKER, end_marked, marked_processes
+from clustereval.localapp import LocalApp
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from clustereval.localapp import LocalApp
+with LocalApp.start(prompt_files=[], log=Path(sys.argv[1])) as app:
+    print(app.marker, flush=True)
+    time.sleep(600)
+"""
+
+
+def gone(marker: str, limit_s: float = 30.0) -> bool:
+    """Whether every process of a cluster ends within the limit; ends them if not."""
+    deadline = time.monotonic() + limit_s
+    while marked_processes(marker):
+        if time.monotonic() > deadline:
+            end_marked(marker)
+            return False
+        time.sleep(0.2)
+    return True
+
+
+def parent(log: Path) -> subprocess.Popen[str]:
+    """A process of its own that starts an app and waits."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(log)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def started_marker(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def marker_of_children(process: subprocess.Popen[str]) -> str:
+    """The marker of an app that is still starting, from its first process."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for child in psutil.Process(process.pid).children():
+            marker = child.environ().get(MARKER)
+            if marker:
+                return marker
+        time.sleep(0.1)
+    raise AssertionError("no app was started")
+
+
+def test_an_unknown_app_or_fault_is_refused_before_anything_starts() -> None:
+    """With what is known, and no Ray imported for it."""
+    with pytest.raises(LocalAppError, match="simulated"):
+        LocalApp.start("unknown")
+    with pytest.raises(ScenarioError, match="replica_skew"):
+        LocalApp.start(faults={"replica_skw": None})
+
+
+def test_a_taken_port_is_named() -> None:
+    """The message says which, and that it can be left out."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(LocalAppError, match=str(port)):
+            LocalApp.start(port=port)
+
+
+def test_without_ray_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra's name, and the way to do without."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(LocalAppError, match=r"clustereval\[serve\]"):
+        LocalApp.start()
+
+
+def test_an_app_that_fails_to_start_shows_the_end_of_its_log(tmp_path: Path) -> None:
+    """With its exit code, and without waiting for the time limit."""
+    with pytest.raises(LocalAppError, match=r"ended with code 1(.|\n)*no_such_setting"):
+        LocalApp.start(
+            prompt_files=[], settings={"engine": {"no_such_setting": 1}}, log=tmp_path / "log"
+        )
+
+
+def test_only_marked_processes_are_found_and_ended() -> None:
+    """A process that left its parent is found too; one without the marker is left alone."""
+    sleep = "import time; time.sleep(60)"
+    orphaning = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}])"
+    other = subprocess.Popen([sys.executable, "-c", sleep])
+    marker = f"test-{os.getpid()}"
+    subprocess.run(
+        [sys.executable, "-c", orphaning], env={**os.environ, MARKER: marker}, check=True
+    )
+    try:
+        assert len(marked_processes(marker)) == 1
+        assert end_marked(marker) == 1
+        assert marked_processes(marker) == []
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.cluster
+def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
+    """kill -9 gives nobody a chance to clean up: the app notices, and ends its cluster itself."""
+    process = parent(tmp_path / "log")
+    marker = started_marker(process)
+    cluster = marked_processes(marker)
+    assert len(cluster) > 5
+    (launch,) = [p.cmdline()[-1] for p in cluster if "serve_apps.simulated.main" in p.cmdline()]
+    folder = Path(json.loads(launch)["temp_dir"]).parent
+    assert folder.is_dir()
+    process.kill()
+    process.wait()
+    assert gone(marker)
+    assert not folder.exists()
+
+
+@pytest.mark.cluster
+def test_nothing_is_left_when_the_start_is_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of the start ends what has been started so far."""
+    process = parent(tmp_path / "log")
+    marker = marker_of_children(process)
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(40) != 0
+    assert gone(marker, 1)
+
+
+@pytest.mark.cluster
+def test_nothing_is_left_when_the_app_crashes(tmp_path: Path) -> None:
+    """Stopping an app whose own process is dead ends the rest of its cluster; twice is harmless."""
+    app = LocalApp.start(prompt_files=[], log=tmp_path / "log")
+    try:
+        app._process.kill()
+        app._process.wait()
+        assert not app.is_running
+    finally:
+        app.stop()
+        app.stop()
+    assert gone(app.marker, 1)
