@@ -11,7 +11,8 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import zip_longest
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,10 @@ from clustereval.load.processes import Offsets, arrival_offsets, expected_count
 
 MAX_ARRIVALS = 5_000_000
 """A plan beyond this is taken for a mistyped rate, not planned until memory ends."""
+
+
+_SWEEP_LANES: Final = 8
+"""Prefix groups that a sweep visits in turns."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +156,10 @@ class _Planner:
         )
 
     def _sweep_order(self, name: str) -> list[str]:
-        """The set's prompts, shuffled by whole prefix groups and conversations.
+        """The set's prompts, a few whole prefix groups and conversations at a time, in turns.
 
-        In file order every long answer of one family would come in a row, and load an idle
-        cluster; shuffled one by one, neighbours of a prefix would lose it from the cache.
+        In file order the long answers of one family would come in a row and load an idle cluster;
+        shuffled one by one, neighbours of a prefix would lose it from the cache.
         """
         units: dict[str, list[str]] = {}
         for prompt_id in self._loaded.sets[name]:
@@ -163,8 +168,11 @@ class _Planner:
                 prompt_id
             )
         groups = list(units.values())
-        order = substream(self._seed, "sweep", name).permutation(len(groups))
-        ids = [prompt_id for index in order for prompt_id in groups[index]]
+        lanes: list[list[str]] = [[] for _ in range(_SWEEP_LANES)]
+        for index in substream(self._seed, "sweep", name).permutation(len(groups)):
+            min(lanes, key=len).extend(groups[index])
+        turns = zip_longest(*lanes)
+        ids = [prompt_id for turn in turns for prompt_id in turn if prompt_id is not None]
         return in_turn_order(ids, self._loaded.prompts)
 
     def _by_share(

@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from clustereval.core import attributes
 from clustereval.core.findings import Finding, Outcome, Status
 from clustereval.core.scenario import load_scenario
 from clustereval.pipeline import Request, Result, run_scenario
 from serve_apps.simulated.faults import FAULTS
 from tests.cluster.quiet import Quiet
+from tests.support.otlp import OtlpReceiver, attribute_values
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 SCENARIO = Path(__file__).parent / "faults.yaml"
 
 
-def run(folder: Path, **faults: float | None) -> Result:
+def run(folder: Path, faults: dict[str, float | None], otlp: str | None = None) -> Result:
     """One run of the short scenario against an app with ``faults``."""
-    request = Request(out=folder / "run", app="simulated", faults=faults)
+    request = Request(out=folder / "run", app="simulated", faults=faults, otlp=otlp)
     return run_scenario(load_scenario(SCENARIO), request, Quiet())
 
 
@@ -30,8 +32,13 @@ def worse(result: Result, check: str) -> list[Finding]:
 
 
 def test_a_healthy_app_is_not_failed(tmp_path: Path) -> None:
-    """Without a fault nothing fails, every arrival is accounted for, and the probe placed each."""
-    result = run(tmp_path)
+    """Without a fault nothing fails, every arrival is accounted for, and the probe placed each.
+
+    Each request's span and its server's arrive at an OTLP receiver under one trace id.
+    """
+    with OtlpReceiver() as receiver:
+        result = run(tmp_path, {}, otlp=receiver.url)
+        spans = list(receiver.spans)
     verdict = result.findings.verdict
     assert verdict.outcome in (Outcome.PASS, Outcome.INCONCLUSIVE), verdict.sentence
     rows = result.run.requests
@@ -44,6 +51,14 @@ def test_a_healthy_app_is_not_failed(tmp_path: Path) -> None:
     assert {"idle", "saturating"} <= set(rows.saturation_bucket)
     idle = rows[rows.phase == "idle"]
     assert (idle.pin == "rank:" + idle.replica_rank.astype("string")).all()
+    clients = {s.trace_id.hex(): s for s in spans if s.span_id.hex() in set(rows.span_id)}
+    assert set(clients) == set(rows.trace_id)
+    servers = [s for s in spans if s.parent_span_id.hex() in set(rows.span_id)]
+    assert {s.trace_id.hex() for s in servers} == set(rows.trace_id)
+    for _, row in rows.iloc[::50].iterrows():
+        said = attribute_values(clients[row.trace_id])
+        assert said[attributes.REPLICA_ID] == row.replica_id
+        assert said[attributes.CACHE_HIT_RATIO] == pytest.approx(row.cache_hit_ratio)
 
 
 def skewed_replica(finding: Finding, result: Result) -> bool:
@@ -73,7 +88,7 @@ def of_metric(*names: str) -> Callable[[Finding, Result], bool]:
     [
         ("replica_skew", None, skewed_replica),
         ("saturation", None, saturated),
-        ("cache_miss", None, low_cache),
+        ("cache_miss", 1.0, low_cache),
         ("slow_start", 30.0, of_metric("scale_up_s")),
         ("tenant_starvation", None, small_tenant),
         ("race", None, of_metric("divergence")),
@@ -89,7 +104,7 @@ def test_a_planted_fault_is_failed_by_its_own_check(
     named: Callable[[Finding, Result], bool],
 ) -> None:
     """The verdict fails, the fault's own check fails, and what it names is what was planted."""
-    result = run(tmp_path, **{fault: strength})
+    result = run(tmp_path, {fault: strength})
     verdict = result.findings.verdict
     assert verdict.outcome is Outcome.FAIL, verdict.sentence
     found = worse(result, FAULTS[fault].failed_by)

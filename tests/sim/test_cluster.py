@@ -15,8 +15,8 @@ from clustereval.core import attributes, wire
 from clustereval.core.processes import marked_processes
 from clustereval.core.prompts import PromptLibrary
 from clustereval.localapp import LocalApp
-from tests.sim.otlp import OtlpReceiver, attribute_values
 from tests.sim.virtual import prompts
+from tests.support.otlp import OtlpReceiver, attribute_values
 
 pytestmark = pytest.mark.cluster
 
