@@ -88,7 +88,7 @@ def of_metric(*names: str) -> Callable[[Finding, Result], bool]:
     [
         ("replica_skew", None, skewed_replica),
         ("saturation", None, saturated),
-        ("cache_miss", 1.0, low_cache),
+        ("cache_miss", None, low_cache),
         ("slow_start", 30.0, of_metric("scale_up_s")),
         ("tenant_starvation", None, small_tenant),
         ("race", None, of_metric("divergence")),
