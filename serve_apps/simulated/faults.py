@@ -106,7 +106,7 @@ FAULTS: Final[dict[str, Fault]] = {
             "stalls",
             0.3,
             "share",
-            "traffic_drift",
+            "autoscaling_lag",
             f"this share stalls for {STALL_S:g} s midway where a replica holds {LOADED} others",
         ),
     )

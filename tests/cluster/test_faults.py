@@ -94,7 +94,7 @@ def of_metric(*names: str) -> Callable[[Finding, Result], bool]:
         ("race", None, of_metric("divergence")),
         ("repetition", None, of_metric("divergence", "truncated")),
         ("errors", None, of_metric("failed")),
-        ("stalls", None, of_metric("e2e_due_s.p95")),
+        ("stalls", None, saturated),
     ],
 )
 def test_a_planted_fault_is_failed_by_its_own_check(
