@@ -90,7 +90,7 @@ FAULTS: Final[dict[str, Fault]] = {
         ),
         Fault(
             "repetition",
-            0.5,
+            0.3,
             "share",
             "fidelity",
             f"this share repeats one token without end where a replica holds {LOADED} others",
