@@ -7,6 +7,7 @@ apply themselves according to what the reference holds, so no prompt needs to na
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clustereval.core.errors import PromptFileError
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Message(BaseModel):
@@ -165,9 +168,19 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise PromptFileError(f"{path}: cannot be read: {error}") from None
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines(): U+2028 and its like may stand inside JSON's strings.
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, line
+
+
+def _lone_surrogate(value: object) -> bool:
+    # json.loads joins whole pairs: what is left of them is what cannot be encoded.
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _parse(line: str, where: str) -> Prompt:
@@ -178,6 +191,14 @@ def _parse(line: str, where: str) -> Prompt:
             f"{where}: malformed JSON at column {error.colno}: {error.msg}",
             expected="one JSON object a line",
         ) from None
+    except RecursionError:
+        raise PromptFileError(f"{where}: nested too deeply") from None
+    if _SURROGATE.search(line) and _lone_surrogate(value):
+        raise PromptFileError(
+            f"{where}: a lone surrogate (\\ud800 to \\udfff)",
+            expected="text that UTF-8 can hold",
+            change="write the character itself, or both halves of the pair",
+        )
     try:
         return Prompt.model_validate(value)
     except ValidationError as error:
