@@ -21,14 +21,16 @@ from clustereval.analysis.verdict import analyse
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import InvalidRunError, ScenarioError, TargetError
 from clustereval.core.findings import Findings
-from clustereval.core.scenario import LoadedScenario
+from clustereval.core.scenario import LoadedScenario, api_key
+from clustereval.core.urls import BASE_URL, split_url
 from clustereval.load.arrivals import PhaseSummary, describe_plan, make_plan
 from clustereval.load.engine import await_start, start_load
 from clustereval.load.progress import RAW_LOAD, RAW_START, read_account, read_start
 from clustereval.load.progress import Progress as LoadState
 from clustereval.localapp import LocalApp
+from clustereval.observe.dashboard import dashboard_url
 from clustereval.observe.join import join
-from clustereval.observe.otlp import export_spans
+from clustereval.observe.otlp import export_spans, traces_url
 from clustereval.observe.ray_cluster import RayObserver
 from clustereval.observe.target import inspect_target, resolve_model
 from clustereval.report.html import write_report
@@ -97,6 +99,7 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
     """
     if request.target is None and request.app is None:
         raise ScenarioError("nothing to test", expected="a target URL, or an app to start")
+    _require_usable(loaded, request)
     _require_rubrics(loaded)
     seed = loaded.scenario.seed if request.seed is None else request.seed
     run = Run.create(request.out, _manifest(loaded, request, seed))
@@ -153,6 +156,18 @@ def publish(run: Run) -> tuple[Path, Path | None]:
 
 
 # -- before the load -------------------------------------------------------------------------
+
+
+def _require_usable(loaded: LoadedScenario, request: Request) -> None:
+    """Refuses URLs and keys that cannot be used before anything is started or written."""
+    if request.target is not None:
+        split_url(request.target, "--target", BASE_URL)
+    if request.ray_dashboard is not None:
+        dashboard_url(request.ray_dashboard)
+    if request.otlp is not None:
+        traces_url(request.otlp)
+    for variable in (request.api_key_env, *(t.api_key_env for t in loaded.scenario.tenants)):
+        api_key(variable)
 
 
 def _require_rubrics(loaded: LoadedScenario) -> None:
