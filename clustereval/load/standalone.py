@@ -21,7 +21,7 @@ from clustereval.core.errors import ClusterEvalError, ExitCode, InvalidRunError,
 from clustereval.core.scenario import load_scenario
 from clustereval.core.shipped import scenarios_dir
 from clustereval.load.arrivals import make_plan
-from clustereval.rundir import PROMPTS, Manifest, Run, Target, default_out
+from clustereval.rundir import Manifest, Run, Target, default_out
 
 RUN: Final = "CLUSTEREVAL_RUN"
 """Folder of the run to replay; where it is set, none of the others matters."""
@@ -96,7 +96,7 @@ def make_run(environ: Mapping[str, str], host: str | None) -> Run:
     )
     run = Run.create(out, manifest)
     run.write_table(PLAN, plan)
-    loaded.prompts.write(run.path(PROMPTS))
+    run.write_prompts(loaded.prompts)
     return run
 
 
