@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clustereval.cli import VERBS, main
+from clustereval.cli import VERBS, cli, main
 from clustereval.core.errors import ExitCode
 from tests.support.mock_server import MockServer
 from tests.support.prompts import tiny_library
@@ -88,6 +88,23 @@ def test_wrong_use_is_answered_in_words(  # type: ignore[no-untyped-def]
     for word in words:
         assert word in said.err
     assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_a_mistake_of_our_own_is_no_failed_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bug keeps its traceback and exits with 70: a CI job must not read it as a verdict."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(cli, "main", broken)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == ExitCode.SOFTWARE == 70
+    said = capsys.readouterr().err
+    assert "RuntimeError: a bug" in said
+    assert "mistake in clustereval itself" in said
 
 
 def test_a_target_that_is_down_is_no_valid_run(  # type: ignore[no-untyped-def]
