@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from clustereval.core.errors import PromptFileError
 
+_COUNTS = frozenset({"max_words", "min_words", "exact_lines", "bullet_count"})
+_BARE = frozenset({"uppercase", "lowercase"})
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -58,6 +60,16 @@ class Instruction(BaseModel):
         "regex",
     ]
     value: Any = None
+
+    @model_validator(mode="after")
+    def _value_fits(self) -> Instruction:
+        value, counts = self.value, self.kind in _COUNTS
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if counts and not whole:
+            raise ValueError(f"{self.kind} needs a whole number as value, found {value!r}")
+        if not counts and self.kind not in _BARE and not (isinstance(value, str) and value):
+            raise ValueError(f"{self.kind} needs a text as value, found {value!r}")
+        return self
 
 
 class Reference(BaseModel):
@@ -205,5 +217,6 @@ def _parse(line: str, where: str) -> Prompt:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the object"
         raise PromptFileError(
-            f"{where}: {field}: {first['msg']}", change="see docs/prompts.md for the format"
+            f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}",
+            change="see docs/prompts.md for the format",
         ) from None

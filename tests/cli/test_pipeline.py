@@ -125,7 +125,7 @@ def test_unobserved_checks_are_named(finished: Finished) -> None:
 
 
 def test_ctrl_c_keeps_and_judges_what_arrived(tmp_path: Path) -> None:
-    """Ctrl-C ends the traffic with 130; what had arrived is scored and reported, nothing runs on."""
+    """Ctrl-C ends the traffic with 130; what had arrived is scored and reported."""
     with MockServer() as server:
         process = start(tmp_path, server.url, 60.0)
         raw = tmp_path / "run" / "raw" / "responses.jsonl"

@@ -119,6 +119,16 @@ def test_malformed_files_are_refused(tmp_path: Path, text: str, words: list[str]
             json.dumps({**PROMPT, "reference": {"json_value": {"a": ["\udfff"]}}}),
             ["p.jsonl:1", "surrogate"],
         ),
+        (
+            json.dumps(
+                {**PROMPT, "reference": {"instructions": [{"kind": "max_words", "value": "ten"}]}}
+            ),
+            ["p.jsonl:1", "max_words", "whole number", "'ten'"],
+        ),
+        (
+            json.dumps({**PROMPT, "reference": {"instructions": [{"kind": "contains"}]}}),
+            ["p.jsonl:1", "contains", "a text", "None"],
+        ),
         ("[" * 100_000, ["p.jsonl:1", "nested too deeply"]),
     ],
 )
