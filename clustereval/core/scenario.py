@@ -11,12 +11,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clustereval.core.checks import Checks
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import PromptLibrary, read_prompts
+from clustereval.core.scenario_yaml import apply_override, read_yaml
 
 
 class _Strict(BaseModel):
@@ -268,16 +268,6 @@ class LoadedScenario(BaseModel):
     sets: dict[str, tuple[str, ...]] = Field(description="prompt set → ids, in file order")
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML, with the floats of YAML 1.2: to YAML 1.1 `1e3` is a text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
-    list("-+.0123456789"),
-)
-
 _CREDENTIAL_HEADER = re.compile(
     r"(?i)(?:proxy-)?authorization|cookie|(?:[a-z-]+-)?api-?key|x-auth-token"
 )
@@ -295,9 +285,9 @@ def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> LoadedScenario
         ScenarioError: the file or an override cannot be used; names the key.
         PromptFileError: a prompt file is missing or malformed; names file and line.
     """
-    data = _read_yaml(path)
+    data = read_yaml(path)
     for override in overrides:
-        _apply(data, override)
+        apply_override(data, override)
     scenario = parse_scenario(data, str(path))
     _refuse_credentials(scenario, str(path))
     ids: dict[str, tuple[str, ...]] = {}
@@ -357,72 +347,6 @@ def _all_keys() -> set[str]:
     for definition in schema["$defs"].values():
         keys |= set(definition.get("properties", ()))
     return keys
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
-    except FileNotFoundError:
-        raise ScenarioError(f"{path}: no such scenario file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise ScenarioError(f"{path}{line}: malformed YAML: {problem}") from None
-    if not isinstance(data, dict):
-        raise ScenarioError(
-            f"{path}: found {type(data).__name__}", expected="a mapping with name, phases, …"
-        )
-    return data
-
-
-def _apply(data: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise ScenarioError(
-            f"--set {override}: found no PATH=VALUE", expected="e.g. phases.burst.duration_s=20"
-        )
-    try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ScenarioError(f"--set {override}: the value is not YAML: {error}") from None
-    *parents, last = path.split(".")
-    node: Any = data
-    for part in parents:
-        node = _step(node, part, override)
-    if isinstance(node, list):
-        node[_index(node, last, override)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise ScenarioError(f"--set {override}: {'.'.join(parents)} holds no keys")
-
-
-def _step(node: Any, part: str, override: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, part, override)]
-    if isinstance(node, dict):
-        if node.get(part) is None:
-            node[part] = {}
-        return node[part]
-    raise ScenarioError(f"--set {override}: nothing below {part!r} can be set")
-
-
-def _index(items: list[Any], part: str, override: str) -> int:
-    named = [
-        i for i, item in enumerate(items) if isinstance(item, dict) and item.get("name") == part
-    ]
-    if named:
-        return named[0]
-    if part.isdigit() and int(part) < len(items):
-        return int(part)
-    known = [str(item.get("name")) for item in items if isinstance(item, dict) and "name" in item]
-    raise ScenarioError(
-        f"--set {override}: no item {part!r}",
-        expected=f"one of {', '.join(known) or 'the indices'}",
-    )
 
 
 def api_key(variable: str | None) -> str | None:
