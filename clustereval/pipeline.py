@@ -14,21 +14,24 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from clustereval import __version__
 from clustereval.analysis.verdict import analyse
 from clustereval.core.columns import PLAN
-from clustereval.core.errors import InvalidRunError, ScenarioError, TargetError
+from clustereval.core.errors import (
+    InvalidRunError,
+    RunFolderError,
+    ScenarioError,
+    TargetError,
+)
 from clustereval.core.findings import Findings
-from clustereval.core.scenario import LoadedScenario
-from clustereval.load.arrivals import PhaseSummary, describe_plan, make_plan
-from clustereval.load.engine import await_start, start_load
-from clustereval.load.progress import RAW_LOAD, RAW_START, read_account, read_start
-from clustereval.load.progress import Progress as LoadState
+from clustereval.core.scenario import LoadedScenario, api_key
+from clustereval.core.urls import BASE_URL, split_url
+from clustereval.load.arrivals import describe_plan, make_plan
 from clustereval.localapp import LocalApp
+from clustereval.observe.dashboard import dashboard_url
 from clustereval.observe.join import join
-from clustereval.observe.otlp import export_spans
+from clustereval.observe.otlp import export_spans, traces_url
 from clustereval.observe.ray_cluster import RayObserver
 from clustereval.observe.target import inspect_target, resolve_model
 from clustereval.report.html import write_report
@@ -44,22 +47,7 @@ from clustereval.rundir import (
 )
 from clustereval.scoring.registry import load_scorers, require_applicable
 from clustereval.scoring.score import score_run
-
-
-class Progress(Protocol):
-    """Where a run says what it is doing. The command line draws it; a notebook need not."""
-
-    def stage(self, text: str) -> None:
-        """A stage begins."""
-
-    def plan(self, phases: list[PhaseSummary]) -> None:
-        """What will be sent."""
-
-    def load(self, state: LoadState) -> None:
-        """The load's own progress, about twice a second."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know, which stops nothing."""
+from clustereval.traffic import Progress, adopt_load, send
 
 
 @dataclass(frozen=True)
@@ -97,11 +85,12 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
     """
     if request.target is None and request.app is None:
         raise ScenarioError("nothing to test", expected="a target URL, or an app to start")
+    _require_usable(loaded, request)
     _require_rubrics(loaded)
     seed = loaded.scenario.seed if request.seed is None else request.seed
     run = Run.create(request.out, _manifest(loaded, request, seed))
-    loaded.prompts.write(run.path(PROMPTS))
     with _removed_unless_sent(run), ExitStack() as stack:
+        run.write_prompts(loaded.prompts)
         _find_target(run, request, stack, progress)
         progress.stage("looking at the target")
         facts = inspect_target(run.manifest.target)
@@ -113,11 +102,12 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
         )
         run.write_table(PLAN, plan)
         progress.plan(describe_plan(plan))
-        interrupted = _send(run, observer, progress)
+        interrupted = send(run, observer, progress)
         # The local app ends here, before the analysis wants its cores.
     progress.stage("joining, scoring and judging")
-    findings = judge(run, otlp=request.otlp, note=progress.note)
-    publish(run)
+    with _kept(run):
+        findings = judge(run, otlp=request.otlp, note=progress.note)
+        publish(run)
     return Result(run, findings, interrupted)
 
 
@@ -130,7 +120,7 @@ def judge(
         InvalidRunError: nothing was sent.
         RunFolderError: a file is missing or damaged.
     """
-    _adopt_load(run)
+    adopt_load(run)
     if not run.has(RAW_RESPONSES):
         raise InvalidRunError(
             f"{run.folder}: nothing was sent: there is no {RAW_RESPONSES}",
@@ -146,13 +136,41 @@ def judge(
     return findings
 
 
+@contextmanager
+def _kept(run: Run) -> Iterator[None]:
+    """What goes wrong with the folder once the traffic is over costs no traffic."""
+    try:
+        yield
+    except RunFolderError as error:
+        raise InvalidRunError(
+            error.found,
+            expected=error.expected,
+            change=f"free space; what arrived is kept: `clustereval score {run.folder}` and"
+            f" `clustereval report {run.folder}` make the rest",
+        ) from None
+
+
 def publish(run: Run) -> tuple[Path, Path | None]:
     """Writes ``report.html``, and ``junit.xml`` where there are findings; returns their paths."""
     junit = write_junit(run) if run.has(FINDINGS) else None
-    return write_report(run), junit
+    page = write_report(run)
+    run.update_manifest(hashes=run.hash_files())
+    return page, junit
 
 
 # -- before the load -------------------------------------------------------------------------
+
+
+def _require_usable(loaded: LoadedScenario, request: Request) -> None:
+    """Refuses URLs and keys that cannot be used before anything is started or written."""
+    if request.target is not None:
+        split_url(request.target, "--target", BASE_URL)
+    if request.ray_dashboard is not None:
+        dashboard_url(request.ray_dashboard)
+    if request.otlp is not None:
+        traces_url(request.otlp)
+    for variable in (request.api_key_env, *(t.api_key_env for t in loaded.scenario.tenants)):
+        api_key(variable)
 
 
 def _require_rubrics(loaded: LoadedScenario) -> None:
@@ -238,46 +256,3 @@ def _observer(run: Run, progress: Progress) -> RayObserver | None:
             raise
         progress.note(str(error))
         return None
-
-
-# -- the load --------------------------------------------------------------------------------
-
-
-def _send(run: Run, observer: RayObserver | None, progress: Progress) -> bool:
-    """Replays the plan; returns whether the user cut it short."""
-    interrupted = False
-    run.update_manifest(state="running")
-    progress.stage("sending")
-    if observer:
-        observer.start()
-    with start_load(run) as load:
-        try:
-            await_start(load)
-            while not load.wait(0.5):
-                if (state := load.progress()) is not None:
-                    progress.load(state)
-        except KeyboardInterrupt:
-            interrupted = True
-            progress.note("interrupted: keeping what has arrived")
-            load.stop()
-    _adopt_load(run, state="interrupted" if interrupted else "complete")
-    if observer:
-        progress.stage("reading the cluster's logs")
-        ray = observer.finish()
-        run.update_manifest(observation={**run.manifest.observation, "ray": ray})
-    return interrupted
-
-
-def _adopt_load(run: Run, state: str | None = None) -> None:
-    """Takes over what the load process left: the run's zero, and its account of itself.
-
-    A run whose parent was killed is still `running` here; it was interrupted.
-    """
-    manifest = run.manifest
-    if state is None:
-        state = "interrupted" if manifest.state == "running" else manifest.state
-    run.update_manifest(
-        state=state,
-        t0_unix_s=manifest.t0_unix_s or read_start(run.path(RAW_START)),
-        load=read_account(run.path(RAW_LOAD)) or manifest.load,
-    )

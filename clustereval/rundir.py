@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -114,10 +115,18 @@ class Run:
                     change="choose another --out, or remove it",
                 )
             (out / "raw").mkdir()
-        except (OSError, FileExistsError) as error:
-            raise RunFolderError(f"{out}: cannot be made: {error}") from None
+        except OSError as error:
+            raise RunFolderError(
+                f"{out}: cannot be made: {error.strerror or error}",
+                expected="a folder that is new or empty, where files can be written",
+                change="choose another --out",
+            ) from None
         run = cls(out)
-        run.write_manifest(manifest)
+        try:
+            run.write_manifest(manifest)
+        except RunFolderError:
+            shutil.rmtree(out, ignore_errors=True)  # it was empty: leave no half of a run
+            raise
         return run
 
     @classmethod
@@ -196,6 +205,9 @@ class Run:
     def prompts(self) -> PromptLibrary:
         """The prompts that the run used, references included."""
         return read_prompts(self.path(PROMPTS))
+
+    def write_prompts(self, prompts: PromptLibrary) -> None:
+        self._replace(PROMPTS, prompts.write)
 
     @property
     def findings(self) -> Findings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 
 import click
 
@@ -73,6 +74,10 @@ def main() -> None:
         # The reader of our output has gone (`| head`): nothing left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.PASS
+    except Exception:
+        traceback.print_exc()
+        click.echo("this is a mistake in clustereval itself: please report it", err=True)
+        code = ExitCode.SOFTWARE
     sys.exit(int(code or 0))
 
 

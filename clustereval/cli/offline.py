@@ -26,6 +26,7 @@ def score(run: Path) -> None:
     opened = Run.open(run)
     findings = judge(opened)
     render_summary(findings, opened.manifest, Console())
+    click.echo(f"\nNext: clustereval report {run}   makes the page and junit.xml anew")
     raise click.exceptions.Exit(int(findings.verdict.outcome.exit_code))
 
 

@@ -11,7 +11,8 @@ from clustereval.localapp import APPS
 
 fault_option = click.option(
     "--fault", "fault_specs", multiple=True, metavar="NAME[=STRENGTH]",
-    help="Plant a fault in the app started here; `clustereval serve -h` lists them. Repeatable.",
+    help="Plant a fault in the app started here; `clustereval serve --help` lists them."
+    " Repeatable.",
 )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ _FAULTS = "\n".join(f"{f.name}[={f.default:g}]  {f.summary}" for f in FAULTS.val
 @app_option("Which app.", default="simulated", show_default=True)
 @fault_option
 @click.option("--otlp", metavar="URL", help="Where the app sends its own spans.")
-def serve(app: str, fault_specs: tuple[str, ...], otlp: str | None) -> None:
+@click.option("--port", type=click.IntRange(1, 65535), help="HTTP port; any free one if not given.")
+def serve(app: str, fault_specs: tuple[str, ...], otlp: str | None, port: int | None) -> None:
     """Start an app on a Ray Serve cluster of its own, until Ctrl-C."""
     from clustereval.localapp import LocalApp
 
@@ -27,7 +28,8 @@ def serve(app: str, fault_specs: tuple[str, ...], otlp: str | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     log = Path(tempfile.mkdtemp(prefix="clustereval-serve-")) / "app.log"
     click.echo(f"starting {app} (log: {log}) …", err=True)
-    with LocalApp.start(app=app, faults=parse_faults(fault_specs), otlp=otlp, log=log) as local:
+    faults = parse_faults(fault_specs)
+    with LocalApp.start(app=app, faults=faults, otlp=otlp, log=log, port=port or 0) as local:
         click.echo(f"target:        {local.url}")
         click.echo(f"model:         {local.model}")
         click.echo(f"ray dashboard: {local.dashboard}")

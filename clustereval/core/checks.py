@@ -19,7 +19,7 @@ Quantile = Annotated[float, Field(gt=0.5, lt=1)]
 class Check(BaseModel):
     """Settings that every check has."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     enabled: bool = True
     required: bool = Field(
@@ -104,7 +104,7 @@ class RunHealth(Check):
 class Checks(BaseModel):
     """The eight checks of a scenario."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     confidence: Annotated[float, Field(ge=0.8, lt=1)] = 0.95
     model_quality: ModelQuality = Field(default_factory=ModelQuality)

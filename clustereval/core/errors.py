@@ -27,6 +27,8 @@ class ExitCode(IntEnum):
     BAD_INPUT = 2
     INCONCLUSIVE = 3
     NO_VALID_RUN = 4
+    SOFTWARE = 70
+    """A bug of ours (EX_SOFTWARE of sysexits.h): Python's own 1 would read as a failed verdict."""
     INTERRUPTED = 130
 
 

@@ -7,6 +7,7 @@ apply themselves according to what the reference holds, so no prompt needs to na
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clustereval.core.errors import PromptFileError
+
+_COUNTS = frozenset({"max_words", "min_words", "exact_lines", "bullet_count"})
+_BARE = frozenset({"uppercase", "lowercase"})
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Message(BaseModel):
@@ -55,6 +60,16 @@ class Instruction(BaseModel):
         "regex",
     ]
     value: Any = None
+
+    @model_validator(mode="after")
+    def _value_fits(self) -> Instruction:
+        value, counts = self.value, self.kind in _COUNTS
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if counts and not whole:
+            raise ValueError(f"{self.kind} needs a whole number as value, found {value!r}")
+        if not counts and self.kind not in _BARE and not (isinstance(value, str) and value):
+            raise ValueError(f"{self.kind} needs a text as value, found {value!r}")
+        return self
 
 
 class Reference(BaseModel):
@@ -165,9 +180,19 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise PromptFileError(f"{path}: cannot be read: {error}") from None
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines(): U+2028 and its like may stand inside JSON's strings.
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, line
+
+
+def _lone_surrogate(value: object) -> bool:
+    # json.loads joins whole pairs: what is left of them is what cannot be encoded.
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _parse(line: str, where: str) -> Prompt:
@@ -178,11 +203,20 @@ def _parse(line: str, where: str) -> Prompt:
             f"{where}: malformed JSON at column {error.colno}: {error.msg}",
             expected="one JSON object a line",
         ) from None
+    except RecursionError:
+        raise PromptFileError(f"{where}: nested too deeply") from None
+    if _SURROGATE.search(line) and _lone_surrogate(value):
+        raise PromptFileError(
+            f"{where}: a lone surrogate (\\ud800 to \\udfff)",
+            expected="text that UTF-8 can hold",
+            change="write the character itself, or both halves of the pair",
+        )
     try:
         return Prompt.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the object"
         raise PromptFileError(
-            f"{where}: {field}: {first['msg']}", change="see docs/prompts.md for the format"
+            f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}",
+            change="see docs/prompts.md for the format",
         ) from None

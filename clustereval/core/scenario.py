@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clustereval.core.checks import Checks
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import PromptLibrary, read_prompts
+from clustereval.core.scenario_yaml import apply_override, read_yaml
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Strict: else `true` would be read as the rate 1.0.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -74,6 +76,7 @@ class Spike(_Strict):
         return self
 
 
+_PROCESSES = frozenset({"constant", "poisson", "gamma", "ramp", "spike"})
 Arrivals = Annotated[Constant | Poisson | Gamma | Ramp | Spike, Field(discriminator="process")]
 
 
@@ -265,6 +268,11 @@ class LoadedScenario(BaseModel):
     sets: dict[str, tuple[str, ...]] = Field(description="prompt set → ids, in file order")
 
 
+_CREDENTIAL_HEADER = re.compile(
+    r"(?i)(?:proxy-)?authorization|cookie|(?:[a-z-]+-)?api-?key|x-auth-token"
+)
+
+
 def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> LoadedScenario:
     """Reads a scenario file and its prompts.
 
@@ -277,10 +285,11 @@ def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> LoadedScenario
         ScenarioError: the file or an override cannot be used; names the key.
         PromptFileError: a prompt file is missing or malformed; names file and line.
     """
-    data = _read_yaml(path)
+    data = read_yaml(path)
     for override in overrides:
-        _apply(data, override)
+        apply_override(data, override)
     scenario = parse_scenario(data, str(path))
+    _refuse_credentials(scenario, str(path))
     ids: dict[str, tuple[str, ...]] = {}
     files: dict[str, list[Path]] = {
         name: [path.parent / file for file in ([value] if isinstance(value, str) else value)]
@@ -305,8 +314,24 @@ def parse_scenario(data: dict[str, Any], where: str) -> Scenario:
         ) from None
 
 
+def _refuse_credentials(scenario: Scenario, where: str) -> None:
+    """A key in a header would be written to the manifest, and be shown with the command."""
+    for tenant in scenario.tenants:
+        for name in tenant.headers:
+            if _CREDENTIAL_HEADER.fullmatch(name):
+                raise ScenarioError(
+                    f"{where}: tenant {tenant.name!r} sets the header {name!r}",
+                    expected="no credentials in a scenario: it is kept with every run",
+                    change="put the key into an environment variable, and its name into the "
+                    "tenant's api_key_env",
+                )
+
+
 def _explain(item: Any) -> str:
-    key = ".".join(str(part) for part in item["loc"])
+    loc = [str(part) for part in item["loc"]]
+    # pydantic puts the chosen variant's name into the path; it is no key of the file.
+    key = ".".join(part for before, part in zip(["", *loc], loc, strict=False)
+                   if not (before == "arrivals" and part in _PROCESSES))  # fmt: skip
     if item["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(item["loc"][-1]), sorted(_all_keys()), 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -324,76 +349,17 @@ def _all_keys() -> set[str]:
     return keys
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ScenarioError(f"{path}: no such scenario file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
-        raise ScenarioError(f"{path}{line}: malformed YAML: {problem}") from None
-    if not isinstance(data, dict):
-        raise ScenarioError(
-            f"{path}: found {type(data).__name__}", expected="a mapping with name, phases, …"
-        )
-    return data
-
-
-def _apply(data: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise ScenarioError(
-            f"--set {override}: found no PATH=VALUE", expected="e.g. phases.burst.duration_s=20"
-        )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ScenarioError(f"--set {override}: the value is not YAML: {error}") from None
-    *parents, last = path.split(".")
-    node: Any = data
-    for part in parents:
-        node = _step(node, part, override)
-    if isinstance(node, list):
-        node[_index(node, last, override)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise ScenarioError(f"--set {override}: {'.'.join(parents)} holds no keys")
-
-
-def _step(node: Any, part: str, override: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, part, override)]
-    if isinstance(node, dict):
-        if node.get(part) is None:
-            node[part] = {}
-        return node[part]
-    raise ScenarioError(f"--set {override}: nothing below {part!r} can be set")
-
-
-def _index(items: list[Any], part: str, override: str) -> int:
-    named = [
-        i for i, item in enumerate(items) if isinstance(item, dict) and item.get("name") == part
-    ]
-    if named:
-        return named[0]
-    if part.isdigit() and int(part) < len(items):
-        return int(part)
-    known = [str(item.get("name")) for item in items if isinstance(item, dict) and "name" in item]
-    raise ScenarioError(
-        f"--set {override}: no item {part!r}",
-        expected=f"one of {', '.join(known) or 'the indices'}",
-    )
-
-
 def api_key(variable: str | None) -> str | None:
     """The API key in the named environment variable. Keys are never stored, only their names."""
     if variable is None:
         return None
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        # Not shown: it may well be the key itself.
+        raise ScenarioError(
+            f"found {len(variable)} characters that name no environment variable",
+            expected="the name of an environment variable that holds the API key",
+            change="export the key, and give the variable's name: --api-key-env STAGING_KEY",
+        )
     value = os.environ.get(variable)
     if not value:
         raise ScenarioError(

@@ -42,7 +42,6 @@ _LEAD_S = 0.3
 """From everything being ready to t0, so that an arrival due at 0 is not late."""
 _GRACE_S = 2.0
 _PROGRESS_S = 0.5
-_SOFTWARE = 70  # EX_SOFTWARE of sysexits.h
 
 logger = logging.getLogger(__name__)
 
@@ -282,7 +281,7 @@ def _replay(environment: Environment, host: str | None, settings: Mapping[str, s
         code = error.exit_code
     except Exception:
         logger.exception("a mistake in clustereval itself")
-        code = _SOFTWARE
+        code = ExitCode.SOFTWARE
     environment.process_exit_code = int(code)
     if session is not None:
         session.finished.set()

@@ -20,8 +20,9 @@ from clustereval.core.columns import PLAN
 from clustereval.core.errors import ClusterEvalError, ExitCode, InvalidRunError, TargetError
 from clustereval.core.scenario import load_scenario
 from clustereval.core.shipped import scenarios_dir
+from clustereval.core.urls import BASE_URL, split_url
 from clustereval.load.arrivals import make_plan
-from clustereval.rundir import PROMPTS, Manifest, Run, Target, default_out
+from clustereval.rundir import Manifest, Run, Target, default_out
 
 RUN: Final = "CLUSTEREVAL_RUN"
 """Folder of the run to replay; where it is set, none of the others matters."""
@@ -79,6 +80,8 @@ def make_run(environ: Mapping[str, str], host: str | None) -> Run:
             expected="the model's name as the target's /v1/models lists it",
             change=f"export {MODEL}=…",
         )
+    url = _base_url(host)
+    split_url(url, "--target", BASE_URL)
     loaded = load_scenario(Path(environ.get(SCENARIO) or scenarios_dir() / "prelaunch.yaml"))
     seed = _whole(environ, SEED)
     seed = loaded.scenario.seed if seed is None else seed
@@ -89,14 +92,12 @@ def make_run(environ: Mapping[str, str], host: str | None) -> Run:
         command=[os.path.basename(sys.argv[0]), *sys.argv[1:]],
         scenario=loaded.scenario,
         seed=seed,
-        target=Target(
-            url=_base_url(host), model=model, api_key_env=environ.get(API_KEY_ENV) or None
-        ),
+        target=Target(url=url, model=model, api_key_env=environ.get(API_KEY_ENV) or None),
         versions={"clustereval": __version__, "python": platform.python_version()},
     )
     run = Run.create(out, manifest)
     run.write_table(PLAN, plan)
-    loaded.prompts.write(run.path(PROMPTS))
+    run.write_prompts(loaded.prompts)
     return run
 
 

@@ -14,12 +14,11 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import urlsplit
 
 import httpx
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
-from clustereval.core.errors import TargetError
+from clustereval.core.urls import BASE_URL, split_url
 
 _READ_BYTES: Final = 64 * 1024
 _CONNECT_LIMIT_S: Final = 10.0
@@ -55,20 +54,15 @@ class Origin:
         now: a monotonic clock, in seconds.
 
     Raises:
-        TargetError: not an http or https URL.
+        TargetError: not an http or https URL, or one with credentials.
     """
 
     def __init__(self, url: str, now: Callable[[], float] = time.perf_counter):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise TargetError(
-                f"target {url!r} is no base URL", expected="e.g. http://127.0.0.1:8000/v1"
-            )
+        parts = split_url(url, "--target", BASE_URL)
         secure = parts.scheme == "https"
         self._path = parts.path.rstrip("/")
-        self._query = f"?{parts.query}" if parts.query else ""
-        self.authority = parts.netloc.rpartition("@")[2]
-        self._host = parts.hostname
+        self.authority = parts.netloc
+        self._host = parts.hostname or ""
         self._port = parts.port or (443 if secure else 80)
         # httpx's context, so that the load trusts what `doctor` and the judge trust.
         self._tls = httpx.create_ssl_context() if secure else None
@@ -76,8 +70,8 @@ class Origin:
         self._idle: list[tuple[float, socket.socket]] = []
 
     def target(self, path: str) -> str:
-        """The request target of a path below the base URL; the URL's own query is kept."""
-        return f"{self._path}{path}{self._query}"
+        """The request target of a path below the base URL."""
+        return f"{self._path}{path}"
 
     def resolve(self) -> None:
         """Looks the host up once, so that the first request does not pay for a cold resolver."""

@@ -12,6 +12,7 @@ import httpx
 
 from clustereval.core import wire
 from clustereval.core.errors import TargetError
+from clustereval.core.urls import BASE_URL, split_url
 from clustereval.observe.chat import Answer, chat
 
 
@@ -19,15 +20,9 @@ def open_client(url: str, key: str | None, timeout_s: float) -> httpx.Client:
     """A client that sends the key to this host alone.
 
     Raises:
-        TargetError: ``url`` is none.
+        TargetError: ``url`` is none, or holds credentials.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise TargetError(
-            f"{url!r} is not a URL of an API",
-            expected="the base URL, e.g. http://127.0.0.1:8000/v1",
-            change="check --target",
-        )
+    split_url(url, "--target", BASE_URL)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     # Redirects are not followed: the key must not go to another host.
     return httpx.Client(headers=headers, timeout=timeout_s, follow_redirects=False)

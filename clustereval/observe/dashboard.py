@@ -17,6 +17,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clustereval.core.errors import TargetError
+from clustereval.core.urls import split_url
 
 UNBOUNDED_REQUESTS = 1e8
 """Serve LLM's default ``target_ongoing_requests`` is 1e9: no target at all."""
@@ -159,6 +160,17 @@ def find_token(environ: Mapping[str, str] | None = None) -> str | None:
         return None
 
 
+def dashboard_url(url: str) -> str:
+    """``url`` as one of a Ray dashboard; ``http://`` is added where there is no scheme.
+
+    Raises:
+        TargetError: no HTTP URL, or one with credentials.
+    """
+    whole = (url if "://" in url else f"http://{url}").rstrip("/")
+    split_url(whole, "--ray-dashboard", "http://head-node:8265")
+    return whole
+
+
 class Dashboard:
     """The dashboard of one Ray cluster.
 
@@ -170,16 +182,9 @@ class Dashboard:
     """
 
     def __init__(self, url: str, token: str | None = None, timeout_s: float = 5.0):
-        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+        self.url = dashboard_url(url)
         self._token = token
-        try:
-            self._client = httpx.Client(
-                base_url=self.url, timeout=timeout_s, follow_redirects=False
-            )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise TargetError(
-                f"--ray-dashboard {url}: {error}", expected="a URL, e.g. http://head-node:8265"
-            ) from None
+        self._client = httpx.Client(base_url=self.url, timeout=timeout_s, follow_redirects=False)
 
     def __enter__(self) -> Self:
         return self

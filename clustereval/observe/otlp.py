@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from itertools import islice
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from clustereval.core.errors import TargetError
+from clustereval.core.urls import split_url
 from clustereval.observe.spans import make_spans, otlp_json
 from clustereval.rundir import SPANS, Run
 
@@ -73,15 +73,10 @@ def traces_url(url: str) -> str:
     """``url`` as the endpoint for traces: ``/v1/traces`` is added unless it is there.
 
     Raises:
-        TargetError: no HTTP URL.
+        TargetError: no HTTP URL, or one with credentials.
     """
     whole = url if "://" in url else f"http://{url}"
-    parts = urlsplit(whole)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise TargetError(
-            f"--otlp {url}: not an HTTP URL",
-            expected="an OTLP/HTTP endpoint, e.g. http://localhost:4318",
-        )
+    parts = split_url(whole, "--otlp", "an OTLP/HTTP endpoint: http://localhost:4318")
     path = parts.path.rstrip("/")
     if not path.endswith("/v1/traces"):
         path += "/v1/traces"

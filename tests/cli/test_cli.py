@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from clustereval.cli import VERBS, main
+from clustereval.cli import VERBS, cli, main
 from clustereval.core.errors import ExitCode
+from tests.support.mock_server import MockServer
 from tests.support.prompts import tiny_library
 from tests.support.synthetic import synthetic_run
 
@@ -89,6 +90,23 @@ def test_wrong_use_is_answered_in_words(  # type: ignore[no-untyped-def]
     assert not list(tmp_path.rglob("manifest.json"))
 
 
+def test_a_mistake_of_our_own_is_no_failed_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bug keeps its traceback and exits with 70: a CI job must not read it as a verdict."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(cli, "main", broken)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == ExitCode.SOFTWARE == 70
+    said = capsys.readouterr().err
+    assert "RuntimeError: a bug" in said
+    assert "mistake in clustereval itself" in said
+
+
 def test_a_target_that_is_down_is_no_valid_run(  # type: ignore[no-untyped-def]
     command, tmp_path: Path
 ) -> None:
@@ -96,6 +114,37 @@ def test_a_target_that_is_down_is_no_valid_run(  # type: ignore[no-untyped-def]
     said = command("run", "canary", "--target", "http://127.0.0.1:9/v1", "--out", f"{tmp_path}/r")
     assert said.code == ExitCode.NO_VALID_RUN
     assert "nothing listens there" in said.err
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "url", "words"),
+    [
+        ("--target", "http://user:sk-secret@HOST/v1", ["--target", "user or password"]),
+        ("--target", "http://HOST/v1?api_key=sk-secret", ["--target", "query", "--api-key-env"]),
+        ("--target", "http://[::1", ["--target", "'http://[::1'", "HTTP URL"]),
+        ("--target", "http://HOST/v1 /x", ["--target", "HTTP URL"]),
+        ("--target", "", ["--target", "HTTP URL"]),
+        ("--target", "http://HOST:99999/v1", ["--target", "HTTP URL"]),
+        ("--otlp", "grpc://collector", ["--otlp", "grpc://collector", "4318"]),
+        ("--otlp", "http://user:sk-secret@HOST", ["OTEL_EXPORTER_OTLP_HEADERS"]),
+        ("--ray-dashboard", "http://user:sk-secret@HOST", ["RAY_AUTH_TOKEN"]),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_before_any_request(  # type: ignore[no-untyped-def]
+    command, tmp_path: Path, option: str, url: str, words: list[str]
+) -> None:
+    """A malformed URL, or one with a key in it, costs no traffic and is kept in no file."""
+    with MockServer() as server:
+        host = server.url.removeprefix("http://").removesuffix("/v1")
+        urls = {"--target": server.url, option: url.replace("HOST", host)}
+        options = [word for pair in urls.items() for word in pair]
+        said = command("run", "canary", "--out", f"{tmp_path}/r", *options)
+    assert said.code == ExitCode.NO_VALID_RUN
+    for word in words:
+        assert word in said.err
+    assert "sk-secret" not in said.out + said.err
+    assert not server.requests
     assert not (tmp_path / "r").exists()
 
 

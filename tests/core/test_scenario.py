@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustereval.core.errors import PromptFileError, ScenarioError
-from clustereval.core.scenario import Scenario, load_scenario, parse_scenario
+from clustereval.core.prompts import read_prompts
+from clustereval.core.scenario import Scenario, api_key, load_scenario, parse_scenario
 from clustereval.core.shipped import scenarios_dir
 from tests.support.synthetic import scenario
 
@@ -58,7 +59,18 @@ def test_the_five_scenarios_ship() -> None:
         ({"request": {"timout_s": 3}}, ["request.timout_s", "'timeout_s'"]),
         ({"request": {"timeout_s": -1}}, ["request.timeout_s", "greater than 0", "-1"]),
         ({"request": {"max_tokens": "many"}}, ["request.max_tokens", "integer", "'many'"]),
+        ({"request": {"timeout_s": True}}, ["request.timeout_s", "True"]),
+        ({"seed": True}, ["seed", "True"]),
+        ({"checks": {"confidence": True}}, ["checks.confidence", "True"]),
         ({"phases": []}, ["phases", "at least 1"]),
+        (
+            {
+                "phases": [
+                    {"name": "a", "duration_s": 1, "arrivals": {"process": "ramp", "end_rate": -1}}
+                ]
+            },
+            ["phases.0.arrivals.end_rate: "],
+        ),
         ({"tenants": [{"name": "t"}]}, ["tenants.0", "share or rate"]),
         ({"tenants": [{"name": "t", "rate": 1}]}, ["needs a share"]),
         ({"tenants": [{"name": "t", "share": 1}] * 2}, ["tenant names must be unique", "t"]),
@@ -102,6 +114,22 @@ def test_malformed_files_are_refused(tmp_path: Path, text: str, words: list[str]
         (json.dumps({**PROMPT, "familly": "x"}), ["p.jsonl:1", "familly"]),
         (json.dumps({**PROMPT, "turn": 1}), ["session_id and turn go together"]),
         ("\n", ["holds no prompt"]),
+        (json.dumps({**PROMPT, "id": "\ud800"}), ["p.jsonl:1", "surrogate"]),
+        (
+            json.dumps({**PROMPT, "reference": {"json_value": {"a": ["\udfff"]}}}),
+            ["p.jsonl:1", "surrogate"],
+        ),
+        (
+            json.dumps(
+                {**PROMPT, "reference": {"instructions": [{"kind": "max_words", "value": "ten"}]}}
+            ),
+            ["p.jsonl:1", "max_words", "whole number", "'ten'"],
+        ),
+        (
+            json.dumps({**PROMPT, "reference": {"instructions": [{"kind": "contains"}]}}),
+            ["p.jsonl:1", "contains", "a text", "None"],
+        ),
+        ("[" * 100_000, ["p.jsonl:1", "nested too deeply"]),
     ],
 )
 def test_bad_prompt_files_name_file_and_line(
@@ -112,6 +140,16 @@ def test_bad_prompt_files_name_file_and_line(
         load_scenario(write(tmp_path, minimal(), prompts))
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_prompt_may_hold_any_line_separator(tmp_path: Path) -> None:
+    """Only a newline ends a line of JSONL: U+2028 and its like are legal inside JSON's strings."""
+    odd = {**PROMPT, "messages": [{"role": "user", "content": "a\u2028b\x85c"}]}
+    path = write(tmp_path, minimal(), json.dumps(odd, ensure_ascii=False) + "\r\n")
+    prompts = load_scenario(path).prompts
+    assert prompts["a"].messages[0].content == "a\u2028b\x85c"
+    prompts.write(tmp_path / "again.jsonl")
+    assert list(read_prompts(tmp_path / "again.jsonl")) == list(prompts)
 
 
 def test_a_missing_prompt_file_says_what_to_do(tmp_path: Path) -> None:
@@ -154,6 +192,29 @@ def test_a_scenario_survives_the_manifest() -> None:
     """A resolved scenario written as JSON reads back as the same scenario."""
     first = scenario()
     assert Scenario.model_validate_json(first.model_dump_json()) == first
+
+
+def test_a_number_with_an_exponent_is_a_number(tmp_path: Path) -> None:
+    """`1e3`, which YAML 1.1 takes for a text, is the number that its writer meant."""
+    loaded = load_scenario(write(tmp_path, minimal()), ("phases.a.arrivals.rate=1e3",))
+    assert loaded.scenario.phases[0].arrivals.rate == 1000  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["Authorization", "x-api-key", "api-key", "Cookie"])
+def test_a_key_written_into_the_scenario_is_refused(tmp_path: Path, name: str) -> None:
+    """A header that carries a credential would reach the run's files: it is refused, unshown."""
+    tenant = {"name": "t", "share": 1, "headers": {name: "Bearer sk-secret"}}
+    with pytest.raises(ScenarioError, match="api_key_env") as caught:
+        load_scenario(write(tmp_path, minimal(tenants=[tenant])))
+    assert name in str(caught.value)
+    assert "sk-secret" not in str(caught.value)
+
+
+def test_a_key_given_for_its_variables_name_is_not_shown() -> None:
+    """Who gives the key where its variable's name belongs is told so, without the key."""
+    with pytest.raises(ScenarioError, match="name of an environment variable") as caught:
+        api_key("sk-secret-1234")
+    assert "sk-secret" not in str(caught.value)
 
 
 @given(st.text(max_size=200))

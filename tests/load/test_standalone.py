@@ -58,6 +58,9 @@ def test_a_wrong_setting_is_named(
         make_run({**settings, **changes}, "http://h")
     with pytest.raises(TargetError, match="no target"):
         make_run(settings, None)
+    with pytest.raises(TargetError, match="user or password"):
+        make_run(settings, "http://user:sk-secret@h/v1")
+    assert not Path(settings["CLUSTEREVAL_OUT"]).exists()
 
 
 def test_an_error_crosses_the_process_boundary_as_it_was() -> None:

@@ -185,8 +185,8 @@ def test_a_stream_that_is_no_completion_is_named(body: bytes, words: str) -> Non
     ("url", "words"),
     [
         ("http://no-such-host.invalid/v1", "host name"),
-        ("ftp://x/v1", "not a URL"),
-        ("127.0.0.1:8000/v1", "not a URL"),
+        ("ftp://x/v1", "not an HTTP URL"),
+        ("127.0.0.1:8000/v1", "not an HTTP URL"),
     ],
 )
 def test_a_url_that_leads_nowhere_says_so(url: str, words: str) -> None:

@@ -1,0 +1,90 @@
+"""A scenario file as plain data: YAML read, ``--set`` applied. Knows nothing of what it means."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clustereval.core.errors import ScenarioError
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML, with the floats of YAML 1.2: to YAML 1.1 `1e3` is a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+"),
+    list("-+.0123456789"),
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a file holds; raises :class:`ScenarioError` with the line."""
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+    except FileNotFoundError:
+        raise ScenarioError(f"{path}: no such scenario file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise ScenarioError(f"{path}{line}: malformed YAML: {problem}") from None
+    if not isinstance(data, dict):
+        raise ScenarioError(
+            f"{path}: found {type(data).__name__}", expected="a mapping with name, phases, …"
+        )
+    return data
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Changes ``data`` in place as ``PATH=VALUE`` says; raises :class:`ScenarioError`."""
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise ScenarioError(
+            f"--set {override}: found no PATH=VALUE", expected="e.g. phases.burst.duration_s=20"
+        )
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ScenarioError(f"--set {override}: the value is not YAML: {error}") from None
+    *parents, last = path.split(".")
+    node: Any = data
+    for part in parents:
+        node = _step(node, part, override)
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ScenarioError(f"--set {override}: {'.'.join(parents)} holds no keys")
+
+
+def _step(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, override)]
+    if isinstance(node, dict):
+        if node.get(part) is None:
+            node[part] = {}
+        return node[part]
+    raise ScenarioError(f"--set {override}: nothing below {part!r} can be set")
+
+
+def _index(items: list[Any], part: str, override: str) -> int:
+    named = [
+        i for i, item in enumerate(items) if isinstance(item, dict) and item.get("name") == part
+    ]
+    if named:
+        return named[0]
+    if part.isdigit() and int(part) < len(items):
+        return int(part)
+    known = [str(item.get("name")) for item in items if isinstance(item, dict) and "name" in item]
+    raise ScenarioError(
+        f"--set {override}: no item {part!r}",
+        expected=f"one of {', '.join(known) or 'the indices'}",
+    )

@@ -1,0 +1,92 @@
+"""The traffic of one run: replayed, watched, and taken over whatever ended it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Protocol
+
+from clustereval.core.errors import ClusterEvalError
+from clustereval.load.arrivals import PhaseSummary
+from clustereval.load.engine import await_start, start_load
+from clustereval.load.progress import RAW_LOAD, RAW_START, read_account, read_start
+from clustereval.load.progress import Progress as LoadState
+from clustereval.observe.ray_cluster import RayObserver
+from clustereval.rundir import RAW_RESPONSES, Run
+
+
+class Progress(Protocol):
+    """Where a run says what it is doing. The command line draws it; a notebook need not."""
+
+    def stage(self, text: str) -> None:
+        """A stage begins."""
+
+    def plan(self, phases: list[PhaseSummary]) -> None:
+        """What will be sent."""
+
+    def load(self, state: LoadState) -> None:
+        """The load's own progress, about twice a second."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know, which stops nothing."""
+
+
+def send(run: Run, observer: RayObserver | None, progress: Progress) -> bool:
+    """Replays the plan; returns whether the user cut it short."""
+    run.update_manifest(state="running")
+    progress.stage("sending")
+    if observer:
+        observer.start()
+    try:
+        interrupted = _watch_load(run, progress)
+    except BaseException:
+        # The cluster may be gone in a moment, and its logs with it; the first error is the one.
+        with suppress(ClusterEvalError):
+            _after_load(run, observer, "interrupted", progress)
+        raise
+    _after_load(run, observer, "interrupted" if interrupted else "complete", progress)
+    return interrupted
+
+
+def _watch_load(run: Run, progress: Progress) -> bool:
+    """Waits for the load's end; returns whether the user cut it short.
+
+    Raises:
+        KeyboardInterrupt: cut short before anything was sent.
+    """
+    with start_load(run) as load:
+        try:
+            await_start(load)
+            while not load.wait(0.5):
+                if (state := load.progress()) is not None:
+                    progress.load(state)
+        except KeyboardInterrupt:
+            load.stop()
+            if not run.has(RAW_RESPONSES):
+                raise
+            progress.note("interrupted: keeping what has arrived")
+            return True
+    return False
+
+
+def _after_load(run: Run, observer: RayObserver | None, state: str, progress: Progress) -> None:
+    """Takes over what the load and the cluster know of the traffic."""
+    adopt_load(run, state)
+    if observer:
+        progress.stage("reading the cluster's logs")
+        ray = observer.finish()
+        run.update_manifest(observation={**run.manifest.observation, "ray": ray})
+
+
+def adopt_load(run: Run, state: str | None = None) -> None:
+    """Takes over what the load process left: the run's zero, and its account of itself.
+
+    A run whose parent was killed is still `running` here; it was interrupted.
+    """
+    manifest = run.manifest
+    if state is None:
+        state = "interrupted" if manifest.state == "running" else manifest.state
+    run.update_manifest(
+        state=state,
+        t0_unix_s=manifest.t0_unix_s or read_start(run.path(RAW_START)),
+        load=read_account(run.path(RAW_LOAD)) or manifest.load,
+    )
