@@ -110,3 +110,15 @@ def level_sentence(finding: Finding, subject: str, what: str) -> str:
         else amount(finding.estimate, finding.unit)
     )
     return f"{subject}: {what} {value} ({interval(finding)}){ending(finding)}"
+
+
+def ratio_sentence(finding: Finding, subject: str, what: str, against: str) -> str:
+    """``tenant beta: p95 E2E is 1.64 times that of the other tenants (…)``."""
+    if finding.estimate is None:
+        return f"{subject}: {what} against {against} undecided: no data"
+    factor = f"{finding.estimate:.3g} times that" if _differs(finding.estimate) else "that"
+    return f"{subject}: {what} is {factor} of {against} ({interval(finding)}){ending(finding)}"
+
+
+def _differs(factor: float) -> bool:
+    return abs(factor - 1) >= 0.005
