@@ -61,7 +61,7 @@ def error_types() -> str:
 
 
 def schema(model: type[BaseModel], title: str) -> dict[str, Any]:
-    """The JSON Schema of ``model``: of findings as they are written, of a scenario as it is read."""
+    """The JSON Schema of ``model``: of findings as written, of a scenario as it is read."""
     mode: Literal["serialization", "validation"] = (
         "serialization" if model is Findings else "validation"
     )

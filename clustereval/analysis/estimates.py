@@ -77,6 +77,9 @@ _MAY_CONFOUND: Final = (
     "cache_bucket",
     "traffic_pattern",
 )
+_LOAD: Final = frozenset(("role", "saturation_bucket", "traffic_pattern"))
+"""Three measures of how much load there was: where one differs on purpose, so do the others."""
+
 DIFFERENT: Final = 0.2
 """Sides whose mixes of a field are further apart than this are not of the same kind."""
 
@@ -98,8 +101,9 @@ def confounders(frames: Frames, slice_: Mask, base: Mask, held: Sequence[str]) -
     named (golang/perf's residue: what still varies inside a comparison belongs beside it).
     """
     named = []
+    same = set(held).union(_LOAD if _LOAD.intersection(held) else ())
     for column in _MAY_CONFOUND:
-        if column in held:
+        if column in same:
             continue
         distance = apart(frames.factors[column], slice_, base)
         if distance > DIFFERENT:

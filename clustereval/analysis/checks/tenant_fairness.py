@@ -105,7 +105,7 @@ class TenantFairnessCheck:
         ):
             if limit is not None:
                 over = latency.over_limit(frames, latency_s(frames, column), mine, limit)
-                words = f"{what} over {limit:g} s in"
+                words = ("requests", f"take more than {limit:g} s {what}")
                 drafts.append(
                     self._promise(
                         frames, tenant, f"{column}.{p}", over, "ratio", 1 - slo.quantile, words
@@ -113,14 +113,14 @@ class TenantFairnessCheck:
                 )
         if slo.error_ratio is not None:
             failed = rates.rate(frames, failed_share(frames), mine)
-            words = "requests without an answer"
+            words = ("requests", "get no answer")
             drafts.append(
                 self._promise(frames, tenant, "failed", failed, "ratio", slo.error_ratio, words)
             )
         if slo.score is not None:
             scores = frames.rubrics.get(SLO_RUBRIC, absent(frames))
             loss = rates.loss(frames, scores, mine)
-            words = f"loss of `{SLO_RUBRIC}` is"
+            words = (f"`{SLO_RUBRIC}`", "is lost")
             drafts.append(
                 self._promise(frames, tenant, SLO_RUBRIC, loss, "ratio", 1 - slo.score, words)
             )
@@ -128,13 +128,13 @@ class TenantFairnessCheck:
 
     def _promise(
         self, frames: Frames, tenant: Tenant, metric: str, estimate: Estimate, unit: str,
-        limit: float, words: str,
+        limit: float, words: tuple[str, str],
     ) -> Draft:  # fmt: skip
         return draft(
             self.name, f"slo.{metric}", estimate, unit=unit,
-            effect=f"{words.removesuffix(' is')} against the tenant's SLO", margin=limit,
+            effect=f"share of {' that '.join(words)}, against the tenant's SLO", margin=limit,
             slice_={"tenant": tenant.name}, baseline={"slo": limit},
-            say=lambda f: wording.level_sentence(f, f"tenant {tenant.name}", words),
+            say=lambda f: wording.share_sentence(f, f"for tenant {tenant.name}", words),
             remedy=lambda f: _remedy(frames, f, tenant.name),
         )  # fmt: skip
 
