@@ -321,12 +321,18 @@ def test_the_map_follows_the_interval_not_the_p_of_the_margin() -> None:
     table = replica_map(frame, scores, run_less)
     assert table is not None
     assert not table.rows[1].cells[0].clear
-    assert table.worst == "No replica is clearly apart from its siblings in any rubric"
+    assert table.worst == "No replica is clearly worse than its siblings in any rubric"
     apart = skew_finding(low=0.01, p_adjusted=0.9, status="inconclusive")
     table = replica_map(frame, scores, sample_findings().model_copy(update={"findings": [apart]}))
     assert table is not None
     assert table.rows[1].cells[0].clear
     assert replica_map(frame[frame.replica_id == "r1"], scores, run_less) is None
+    better = skew_finding(low=-0.2, high=-0.01, estimate=-0.1, status="pass")
+    table = replica_map(frame, scores, sample_findings().model_copy(update={"findings": [better]}))
+    assert table is not None
+    assert table.worst == (
+        "No replica is clearly worse than its siblings in any rubric (`r2` clearly better)"
+    )
 
 
 def test_tenants_are_held_against_their_promises(run: Run, tmp_path: Path) -> None:
