@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from clustereval.core.columns import CLUSTER_METRICS, TABLES
-from clustereval.core.findings import Finding, Findings
+from clustereval.core.findings import WARNING_ADVICE, Finding, Findings
 from clustereval.core.scenario import Scenario
 from clustereval.load.rows import ERROR_TYPES
 
@@ -26,6 +26,8 @@ def findings_table() -> str:
     schema = Finding.model_json_schema()
     for name, spec in schema["properties"].items():
         rows.append(f"| `{name}` | {_type(spec)} | {spec.get('description', '')} |")
+    codes = [f"| `{code.value}` | {advice} |" for code, advice in WARNING_ADVICE.items()]
+    rows += ["", "| warning `code` | what to do |", "|---|---|", *codes]
     return "\n".join(rows)
 
 
