@@ -159,6 +159,7 @@ def _verdict(
     tally = f"{len(passed)} of {len(results)} passed"
     open_ = [r for r in results if r.status in (Status.INCONCLUSIVE, Status.NOT_OBSERVED)]
     summary = _summary(tally, open_)
+    noticed = _noticed(findings, {r.check for r in failed})
     others = [r for r in failed if r.check != HEALTH]
     if health:
         # What the target did is still worth reading, e.g. that it stalled until arrivals piled up.
@@ -173,7 +174,7 @@ def _verdict(
         return Verdict(
             outcome=Outcome.FAIL,
             sentence=worst.sentence,
-            because=[f"{r.check}: {r.sentence}" for r in others] + [summary],
+            because=[f"{r.check}: {r.sentence}" for r in others] + [summary, *noticed],
         )
     needed = [_open(result) for result in open_ if result.required]
     decided = [r for r in passed if r.check != HEALTH]
@@ -182,7 +183,25 @@ def _verdict(
     elif not decided:
         needed.insert(0, "no check of the target was decided")
     outcome = Outcome.INCONCLUSIVE if needed else Outcome.PASS
-    return Verdict(outcome=outcome, sentence=summary, because=needed or [tally])
+    return Verdict(outcome=outcome, sentence=summary, because=(needed or [tally]) + noticed)
+
+
+def _noticed(findings: Sequence[Finding], failed: set[str]) -> list[str]:
+    """Scores that an exploratory finding shows to drop, in checks whose gates did not fail.
+
+    A replica that spoils one family of prompts moves the gated mean of all of them less than the
+    margin; its own rubric shows it. That never decides, but a pass must not hide it.
+    """
+    found = [
+        f
+        for f in findings
+        if not f.gate and f.status is Status.FAIL and f.unit == "ratio" and f.check not in failed
+    ]
+    if not found:
+        return []
+    worst = max(found, key=_excess)
+    more = f"; {len(found) - 1} more such findings" if len(found) > 1 else ""
+    return [f"exploratory, so not failed: {worst.sentence}{more}"]
 
 
 def _open(result: CheckResult) -> str:

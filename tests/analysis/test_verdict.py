@@ -106,6 +106,16 @@ def test_verdict_says_one_undecided_check_in_full() -> None:
     ]
 
 
+def test_pass_does_not_hide_an_exploratory_drop() -> None:
+    """It decides nothing, and is said under the verdict, unless its check failed anyway."""
+    odd = finding("replica_skew", FAIL, gate=False)
+    passed = concluded(finding("replica_skew", PASS), odd).verdict
+    assert passed.outcome is Outcome.PASS
+    assert passed.because[-1] == "exploratory, so not failed: replica_skew fail"
+    failed = concluded(finding("replica_skew", FAIL), odd).verdict
+    assert not any(reason.startswith("exploratory") for reason in failed.because)
+
+
 def test_undecided_check_shows_what_looks_worst() -> None:
     """A gate without data explains less than one that nearly failed; a factor of 1 is no effect."""
     unknown = finding("fidelity", OPEN).model_copy(
