@@ -20,6 +20,9 @@ from pathlib import Path
 
 ROWS = (10_000, 100_000)
 LIMIT_S, LIMIT_GIB = 20.0, 1.5
+ROOT = Path(__file__).parents[1]
+UNIQUE = 0.3
+"""Share of answers that no other request got: far more than temperature 0 gives."""
 RUBRICS = ("correct", "degeneration", "fidelity", "fidelity_prefix", "truncation", "token_f1")
 STAGES = {
     "score": ("clustereval.scoring.score", "score_run"),
@@ -37,13 +40,35 @@ def present(module: str) -> bool:
 
 
 def make(folder: Path, rows: int) -> None:
-    """A synthetic run with noise and one effect, so that every stage has something to say."""
-    from tests.support.prompts import tiny_library
+    """A synthetic run of the golden set with noise and one effect, so that every stage has work.
+
+    Equal answers to a prompt are judged once. Synthetic ones are nearly all equal, which would
+    flatter scoring, so ``UNIQUE`` of them are made unlike any other.
+    """
+    import numpy as np
+
+    from clustereval.core.columns import REQUESTS
+    from clustereval.core.prompts import read_prompts
+    from tests.support.ideal import ideal_answer
     from tests.support.synthetic import Effects, synthetic_run
 
     effects = Effects(flip=0.01, saturation={"scaling": 0.1}, error_ratio=0.002, scale_up_s=20.0)
-    prompts = tiny_library()
-    synthetic_run(folder, prompts=prompts, rows=rows, replicas=4, effects=effects, rubrics=RUBRICS)
+    prompts = read_prompts(*sorted((ROOT / "scenarios" / "prompts").glob("*.jsonl")))
+    run = synthetic_run(
+        folder, prompts=prompts, rows=rows, replicas=4, effects=effects, rubrics=RUBRICS
+    )
+    ideal = {prompt.id: ideal_answer(prompt) for prompt in prompts}
+    frame = run.requests
+    text = frame["prompt_id"].map(lambda name: ideal[name][0]).astype(object)
+    unique = np.random.default_rng(0).random(rows) < UNIQUE
+    padding = " and so it was found in the text, at least as far as can be told" * 4
+    text[unique] = [f"{text[row]} [{row}]{padding}" for row in np.flatnonzero(unique)]
+    ok = frame["outcome"] == "ok"
+    calls = frame["prompt_id"].map(
+        lambda name: json.dumps(ideal[name][1]) if ideal[name][1] else None
+    )
+    frame["output_text"], frame["tool_calls"] = text.where(ok), calls.where(ok)
+    run.write_table(REQUESTS, frame)
 
 
 def work(stage: str, folder: Path) -> None:
@@ -78,6 +103,7 @@ def main(sizes: list[int]) -> int:
     """Prints the table; returns the exit code."""
     stages = [stage for stage, (module, _) in STAGES.items() if present(module)]
     totals: dict[int, tuple[float, float]] = {}
+    print(f"the golden set, {UNIQUE:.0%} of the answers unlike any other; a process per stage")
     print(f"{'requests':>9}  {'stage':<8} {'import s':>9} {'run s':>7} {'peak GiB':>9}")
     with tempfile.TemporaryDirectory() as scratch:
         for rows in sizes:

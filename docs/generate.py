@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from clustereval.core.columns import CLUSTER_METRICS, TABLES
-from clustereval.core.findings import Finding, Findings
+from clustereval.core.findings import WARNING_ADVICE, Finding, Findings
 from clustereval.core.scenario import Scenario
 from clustereval.load.rows import ERROR_TYPES
 
@@ -26,6 +26,8 @@ def findings_table() -> str:
     schema = Finding.model_json_schema()
     for name, spec in schema["properties"].items():
         rows.append(f"| `{name}` | {_type(spec)} | {spec.get('description', '')} |")
+    codes = [f"| `{code.value}` | {advice} |" for code, advice in WARNING_ADVICE.items()]
+    rows += ["", "| warning `code` | what to do |", "|---|---|", *codes]
     return "\n".join(rows)
 
 
@@ -61,7 +63,7 @@ def error_types() -> str:
 
 
 def schema(model: type[BaseModel], title: str) -> dict[str, Any]:
-    """The JSON Schema of ``model``: of findings as written, of a scenario as read."""
+    """The JSON Schema of ``model``: of findings as written, of a scenario as it is read."""
     mode: Literal["serialization", "validation"] = (
         "serialization" if model is Findings else "validation"
     )

@@ -53,7 +53,8 @@ def two_way(influence: Floats, prompt: Codes, window: Codes | None) -> Spread:
         return Spread(by_prompt, max(prompts - 1.0, 1.0), prompts)
     by_window, windows = _variance(influence, window)
     if windows < MIN_WINDOWS:
-        return Spread(by_prompt, max(prompts - 1.0, 1.0), prompts, few_windows=True)
+        # Where nothing varied at all, there was nothing to vary between windows either.
+        return Spread(by_prompt, max(prompts - 1.0, 1.0), prompts, few_windows=by_prompt > 0)
     both = prompt * (int(window.max()) + 1) + window
     extra = max(0.0, by_window - _variance(influence, both)[0])
     total = by_prompt + extra

@@ -164,8 +164,8 @@ def _times(frames: Frames, settings: Checks, column: str, warnings: list[Warning
         CHECK, f"{column}.p{100 * q:g}", _also(estimate, warnings), unit="times",
         effect="ratio to the baseline run", margin=settings.tenant_fairness.latency_factor,
         slice_={"run": LATER, "role": "traffic"}, baseline={"run": BASE, "role": "traffic"},
-        say=lambda f: wording.level_sentence(
-            f, "the later run", f"p{100 * q:g} {what} against the baseline run is"
+        say=lambda f: wording.ratio_sentence(
+            f, "the later run", f"p{100 * q:g} {what}", "the baseline run"
         ),
     )  # fmt: skip
 
@@ -179,8 +179,8 @@ def _failed(frames: Frames, settings: Checks, warnings: list[Warning]) -> Draft:
         effect="share without a whole answer above the baseline run's",
         margin=settings.fidelity.failure_margin,
         slice_={"run": LATER}, baseline={"run": BASE},
-        say=lambda f: wording.level_sentence(
-            f, "the later run", "requests without an answer, above the baseline run's,"
+        say=lambda f: wording.share_sentence(
+            f, "in the later run", ("requests", "get no answer"), "in the baseline run"
         ),
     )  # fmt: skip
 

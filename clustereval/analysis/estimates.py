@@ -10,7 +10,7 @@ import numpy as np
 
 from clustereval.analysis.clusters import Spread
 from clustereval.analysis.intervals import Bounds
-from clustereval.analysis.slices import Frames, Mask
+from clustereval.analysis.slices import Factor, Frames, Mask
 from clustereval.core.findings import Warning, WarningCode
 
 MIN_PAIRS: Final = 10
@@ -77,7 +77,21 @@ _MAY_CONFOUND: Final = (
     "cache_bucket",
     "traffic_pattern",
 )
-_DIFFERENT: Final = 0.2
+_LOAD: Final = frozenset(("role", "saturation_bucket", "traffic_pattern"))
+"""Three measures of how much load there was: where one differs on purpose, so do the others."""
+
+DIFFERENT: Final = 0.2
+"""Sides whose mixes of a field are further apart than this are not of the same kind."""
+
+
+def apart(factor: Factor, slice_: Mask, base: Mask) -> float:
+    """Total variation distance between the two sides' shares of a factor; 0 where unknown."""
+    size = len(factor.levels)
+    sides = [factor.codes[mask & factor.known] for mask in (slice_, base)]
+    if size < 2 or min(len(side) for side in sides) == 0:
+        return 0.0
+    first, second = (np.bincount(side, minlength=size) / len(side) for side in sides)
+    return float(np.abs(first - second).sum() / 2)
 
 
 def confounders(frames: Frames, slice_: Mask, base: Mask, held: Sequence[str]) -> list[Warning]:
@@ -87,17 +101,12 @@ def confounders(frames: Frames, slice_: Mask, base: Mask, held: Sequence[str]) -
     named (golang/perf's residue: what still varies inside a comparison belongs beside it).
     """
     named = []
+    same = set(held).union(_LOAD if _LOAD.intersection(held) else ())
     for column in _MAY_CONFOUND:
-        factor = frames.factors[column]
-        size = len(factor.levels)
-        if column in held or size < 2:
+        if column in same:
             continue
-        sides = [factor.codes[mask & factor.known] for mask in (slice_, base)]
-        if min(len(side) for side in sides) == 0:
-            continue
-        first, second = (np.bincount(side, minlength=size) / len(side) for side in sides)
-        distance = float(np.abs(first - second).sum() / 2)
-        if distance > _DIFFERENT:
+        distance = apart(frames.factors[column], slice_, base)
+        if distance > DIFFERENT:
             named.append((distance, column))
     if not named:
         return []

@@ -115,7 +115,7 @@ def _settle(
         "p_adjusted": adjusted,
         "status": status(low, high, finding.margin),
     }
-    if not finding.gate:
+    if not finding.gate and update["status"] is Status.FAIL:
         exploratory = Warning(code=WarningCode.EXPLORATORY)
         update["warnings"] = [*finding.warnings, exploratory]
     finding = finding.model_copy(update=update)

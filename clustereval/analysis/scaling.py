@@ -124,7 +124,11 @@ def _sentence(finding: Finding, worst: Rise) -> str:
         else f"the replicas asked for at {worst.at_s:.0f} s had not come after {took}"
     )
     undecided = wording.ending(finding)
-    return f"{what} (limit {finding.margin:g} s; slowest of {finding.n} rises){undecided}"
+    return f"{what} (limit {finding.margin:g} s; {_of(finding.n)}){undecided}"
+
+
+def _of(rises: int) -> str:
+    return f"slowest of {rises} rises" if rises > 1 else "the only rise"
 
 
 def _remedy(finding: Finding, worst: Rise) -> str:
@@ -167,11 +171,17 @@ def highest_saturation(frames: Frames, settings: AutoscalingLag) -> str:
         held = step + 1
     if held is None:
         return "quality or TTFT did not hold even at the lowest load: it is not the saturation"
+    text = f"quality and TTFT held up to {held:g} requests per replica: "
     now = frames.cluster[frames.cluster["metric"] == "target_ongoing_requests"]["value"].dropna()
-    current = f" (now {now.iloc[-1]:g})" if len(now) else ""
+    if len(now) == 0 or now.iloc[-1] > held:
+        current = f" (now {now.iloc[-1]:g})" if len(now) else ""
+        return f"{text}set target_ongoing_requests to at most {held:g}{current}"
+    # The autoscaler aims lower already; what arrived meanwhile must be turned away or absorbed.
+    peak = float(np.nanquantile(saturation[known], 0.95))
     return (
-        f"quality and TTFT held up to {held:g} requests per replica: "
-        f"set target_ongoing_requests to at most {held:g}{current}"
+        f"{text}the autoscaler aims at {now.iloc[-1]:g}, but p95 was {peak:.0f}: cap it with "
+        f"max_ongoing_requests {held:g} and max_queued_requests, or keep more replicas running "
+        "(min_replicas)"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -114,7 +115,7 @@ def _result(
         )
     elif undecided:
         status = Status.INCONCLUSIVE
-        index, deciding = max(undecided, key=lambda item: _closeness(item[1]))
+        index, deciding = max(undecided, key=lambda item: _suspicion(item[1]))
     else:
         status, (index, deciding) = Status.PASS, max(gates, key=lambda item: _closeness(item[1]))
     return CheckResult(
@@ -124,14 +125,29 @@ def _result(
 
 def _excess(finding: Finding) -> float:
     """How far beyond its margin a failed finding certainly is, in margins."""
-    return (finding.low or 0.0) / (finding.margin or 1.0)
+    return _in_margins(finding, finding.low)
 
 
 def _closeness(finding: Finding) -> float:
-    """How near to failing: the upper bound in margins; unbounded is nearest."""
-    if finding.high is None:
-        return float("inf")
-    return finding.high / (finding.margin or 1.0)
+    """How near to failing a passed one is: the upper bound in margins."""
+    return _in_margins(finding, finding.high)
+
+
+def _suspicion(finding: Finding) -> tuple[float, float]:
+    """How bad an undecided finding looks; one without an estimate says least."""
+    if finding.estimate is None:
+        return float("-inf"), 0.0
+    high = float("inf") if finding.high is None else _in_margins(finding, finding.high)
+    return _in_margins(finding, finding.estimate), high
+
+
+def _in_margins(finding: Finding, value: float | None) -> float:
+    """A value in units of the finding's margin; factors on a log scale, where 1 is no effect."""
+    if value is None or not finding.margin:
+        return 0.0
+    if finding.unit == "times":
+        return math.log(max(value, 1e-9)) / math.log(finding.margin)
+    return value / finding.margin
 
 
 def _verdict(
@@ -142,20 +158,23 @@ def _verdict(
     health = [r for r in failed if r.check == HEALTH]
     tally = f"{len(passed)} of {len(results)} passed"
     open_ = [r for r in results if r.status in (Status.INCONCLUSIVE, Status.NOT_OBSERVED)]
-    rest = [_open(result) for result in open_]
+    summary = _summary(tally, open_)
+    noticed = _noticed(findings, {r.check for r in failed})
+    others = [r for r in failed if r.check != HEALTH]
     if health:
+        # What the target did is still worth reading, e.g. that it stalled until arrivals piled up.
+        seen = [f"seen all the same, {r.check}: {r.sentence}" for r in others]
         return Verdict(
             outcome=Outcome.INVALID,
             sentence=f"the run is not valid: {health[0].sentence}",
-            because=[r.sentence for r in health],
+            because=[r.sentence for r in health] + seen,
         )
-    others = [r for r in failed if r.check != HEALTH]
     if others:
         worst = max(others, key=lambda result: _excess(findings[result.deciding or 0]))
         return Verdict(
             outcome=Outcome.FAIL,
             sentence=worst.sentence,
-            because=[f"{r.check}: {r.sentence}" for r in others] + [_sentence(tally, rest)],
+            because=[f"{r.check}: {r.sentence}" for r in others] + [summary, *noticed],
         )
     needed = [_open(result) for result in open_ if result.required]
     decided = [r for r in passed if r.check != HEALTH]
@@ -164,7 +183,25 @@ def _verdict(
     elif not decided:
         needed.insert(0, "no check of the target was decided")
     outcome = Outcome.INCONCLUSIVE if needed else Outcome.PASS
-    return Verdict(outcome=outcome, sentence=_sentence(tally, rest), because=needed or [tally])
+    return Verdict(outcome=outcome, sentence=summary, because=(needed or [tally]) + noticed)
+
+
+def _noticed(findings: Sequence[Finding], failed: set[str]) -> list[str]:
+    """Scores that an exploratory finding shows to drop, in checks whose gates did not fail.
+
+    A replica that spoils one family of prompts moves the gated mean of all of them less than the
+    margin; its own rubric shows it. That never decides, but a pass must not hide it.
+    """
+    found = [
+        f
+        for f in findings
+        if not f.gate and f.status is Status.FAIL and f.unit == "ratio" and f.check not in failed
+    ]
+    if not found:
+        return []
+    worst = max(found, key=_excess)
+    more = f"; {len(found) - 1} more such findings" if len(found) > 1 else ""
+    return [f"exploratory, so not failed: {worst.sentence}{more}"]
 
 
 def _open(result: CheckResult) -> str:
@@ -173,8 +210,25 @@ def _open(result: CheckResult) -> str:
     return f"{result.check} inconclusive: {result.sentence}"
 
 
-def _sentence(tally: str, rest: Sequence[str]) -> str:
-    return "; ".join([tally, *rest])
+def _summary(tally: str, open_: Sequence[CheckResult]) -> str:
+    """The tally, then what stands open: in full what kept the verdict from being a pass.
+
+    Checks that were not observed say why, always; of the undecided only the first that was
+    required gives its numbers, and the others are named: the rows under the verdict have theirs.
+    """
+    required = [r for r in open_ if r.required and r.status is Status.INCONCLUSIVE]
+    optional = [r for r in open_ if not r.required and r.status is Status.INCONCLUSIVE]
+    parts = [tally, *(_open(result) for result in required[:1])]
+    if required[1:]:
+        parts.append(f"{_names(required[1:])} inconclusive as well")
+    parts += [_open(result) for result in open_ if result.status is Status.NOT_OBSERVED]
+    if optional:
+        parts.append(f"{_names(optional)} inconclusive (not required)")
+    return "; ".join(parts)
+
+
+def _names(results: Sequence[CheckResult]) -> str:
+    return ", ".join(result.check for result in results)
 
 
 def _interrupted(finding: Finding) -> Finding:

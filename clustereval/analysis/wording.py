@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from clustereval.core.findings import Finding, Status, Value
@@ -12,6 +13,10 @@ _FIELDS = {
     "cache_bucket": "cache hit",
     "traffic_pattern": "traffic",
 }
+
+
+_HOPELESS = 30
+"""So many times the requests of this run are no advice."""
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -52,18 +57,18 @@ def percent(share: float | None) -> str:
     return "?" if share is None else f"{_short(100 * share)}%"
 
 
-def interval(finding: Finding) -> str:
-    """``95% interval 5.1 to 13.4, margin 5; 240 paired prompts``."""
+def interval(finding: Finding, sign: str = "", limit: str = "margin") -> str:
+    """``95% interval 5.1 to 13.4, margin 5; 240 paired prompts``; ``sign`` follows numbers."""
     unit, like = finding.unit, finding.estimate
     parts = []
     if finding.low is not None or finding.high is not None:
         low = "unbounded" if finding.low is None else number(finding.low, unit, like)
         high = "unbounded" if finding.high is None else number(finding.high, unit, like)
-        parts.append(f"{finding.confidence:.0%} interval {low} to {high}")
+        parts.append(f"{finding.confidence:.0%} interval {low} to {high}{sign}")
     if finding.margin is not None:
-        parts.append(f"margin {number(finding.margin, unit, like)}")
-    count = f"{finding.n} requests"
-    if finding.clusters and "paired" in finding.method and "unpaired" not in finding.method:
+        parts.append(f"{limit} {number(finding.margin, unit, like)}{sign}")
+    count = f"{finding.n:,} requests"
+    if finding.clusters and _paired(finding):
         count = f"{finding.clusters} paired prompts"
     return f"{', '.join(parts)}; {count}"
 
@@ -72,9 +77,26 @@ def ending(finding: Finding) -> str:
     """What is to be said where nothing is decided; else nothing."""
     if finding.status is not Status.INCONCLUSIVE:
         return ""
-    if finding.more_requests:
-        return f": undecided, about {finding.more_requests:,} more requests would decide"
-    return ": undecided"
+    return f": undecided, {more(finding)}" if more(finding) else ": undecided"
+
+
+def more(finding: Finding) -> str:
+    """What would decide an undecided finding; empty where that is not known.
+
+    Asking the same prompts again makes no paired finding narrower than its prompts allow.
+    """
+    if not finding.more_requests:
+        return ""
+    if finding.more_requests > _HOPELESS * max(finding.n, 1):
+        return "more requests would hardly decide"  # the effect is about as large as its margin
+    # Two digits: it is an extrapolation from one run.
+    scale = 10 ** max(len(str(finding.more_requests)) - 2, 0)
+    count = f"about {math.ceil(finding.more_requests / scale) * scale:,} more requests"
+    return f"{count}{', to further prompts,' if _paired(finding) else ''} would decide"
+
+
+def _paired(finding: Finding) -> bool:
+    return "paired by prompt" in finding.method
 
 
 def named(slice_: Mapping[str, Value]) -> str:
@@ -97,16 +119,41 @@ def drop_sentence(finding: Finding, subject: str, against: str) -> str:
 
 def no_estimate(finding: Finding, subject: str, against: str) -> str:
     why = "; ".join(warning.detail for warning in finding.warnings if warning.detail)
-    return f"{subject}: `{finding.metric}` against {against} undecided: {why or 'no data'}"
+    return f"{subject}: `{finding.metric}` compared with {against} undecided: {why or 'no data'}"
 
 
-def level_sentence(finding: Finding, subject: str, what: str) -> str:
-    """``tenant beta: p95 TTFT is 1.31 s (…)``."""
+def share_sentence(finding: Finding, where: str, what: tuple[str, str], against: str = "") -> str:
+    """``on a scaling replica, 2.4 points more requests get no answer than at idle (…)``.
+
+    Args:
+        what: noun and verb, ``("requests", "get no answer")``.
+        against: what the share is above; without it, the share itself is said, in per cent.
+    """
+    noun, verb = what
     if finding.estimate is None:
-        return f"{subject}: {what.removesuffix(' is').removesuffix(' are')} undecided: no data"
-    value = (
-        percent(finding.estimate)
-        if finding.unit == "ratio"
-        else amount(finding.estimate, finding.unit)
-    )
-    return f"{subject}: {what} {value} ({interval(finding)}){ending(finding)}"
+        compared = f" compared with {against}" if against else ""
+        return f"{where}: how many {noun} {verb}{compared} is undecided: no data"
+    if not against:
+        numbers = interval(finding, sign="%", limit="allowed")
+        said = f"{where}, {percent(finding.estimate)} of {noun} {verb}"
+    else:
+        numbers, size = interval(finding), abs(finding.estimate)
+        way = "more" if finding.estimate > 0 else "fewer"
+        said = (
+            f"{where}, {amount(size, 'ratio')} {way} {noun} {verb} than {against}"
+            if size >= 0.0005
+            else f"{where}, as many {noun} {verb} as {against}"
+        )
+    return f"{said} ({numbers}){ending(finding)}"
+
+
+def ratio_sentence(finding: Finding, subject: str, what: str, against: str) -> str:
+    """``tenant beta: p95 E2E is 1.64 times that of the other tenants (…)``."""
+    if finding.estimate is None:
+        return f"{subject}: {what} against {against} undecided: no data"
+    factor = f"{finding.estimate:.3g} times that" if _differs(finding.estimate) else "that"
+    return f"{subject}: {what} is {factor} of {against} ({interval(finding)}){ending(finding)}"
+
+
+def _differs(factor: float) -> bool:
+    return abs(factor - 1) >= 0.005

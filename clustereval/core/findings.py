@@ -110,32 +110,44 @@ class Finding(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    check: str
+    check: str = Field(description="one of the eight checks, or `compare`")
     metric: str = Field(description="what was measured, e.g. `correct` or `ttft_due_s.p95`")
     unit: str = Field(description="`ratio` (0..1), `s`, `times` or `count`")
     effect: str = Field(description="what the estimate is, e.g. `drop against siblings`")
-    slice: dict[str, Value] = Field(default_factory=dict)
-    baseline: dict[str, Value] = Field(default_factory=dict)
+    slice: dict[str, Value] = Field(
+        default_factory=dict, description="which requests, column → value; empty: all of the run"
+    )
+    baseline: dict[str, Value] = Field(
+        default_factory=dict, description="what they are held against: requests, or a limit"
+    )
     observed: float | None = Field(None, description="the metric itself, in the slice")
     reference: float | None = Field(None, description="the metric itself, in the baseline")
-    estimate: float | None = None
-    low: float | None = None
-    high: float | None = None
-    confidence: float = 0.95
-    margin: float | None = None
-    n: int = 0
-    clusters: int | None = None
-    resampling_unit: str = "request"
+    estimate: float | None = Field(
+        None, description="the effect; null: nothing to estimate it from"
+    )
+    low: float | None = Field(None, description="lower bound; null: cannot be bounded")
+    high: float | None = Field(None, description="upper bound; null: cannot be bounded")
+    confidence: float = Field(0.95, description="of the interval `low` to `high`")
+    margin: float | None = Field(None, description="the smallest effect that fails")
+    n: int = Field(0, description="requests that entered")
+    clusters: int | None = Field(None, description="clusters that entered, e.g. paired prompts")
+    resampling_unit: str = Field("request", description="what the interval takes as independent")
     method: str = Field("", description="how the interval was made")
-    p_value: float | None = None
-    p_adjusted: float | None = None
+    p_value: float | None = Field(
+        None, description='one-sided, of "the effect is below the margin"; null: not tested'
+    )
+    p_adjusted: float | None = Field(
+        None, description="the same after Holm (gates) or Benjamini-Hochberg (exploratory)"
+    )
     gate: bool = Field(True, description="false: exploratory, can never fail the verdict")
-    status: Status = Status.INCONCLUSIVE
+    status: Status = Field(Status.INCONCLUSIVE, description="`pass`, `fail` or `inconclusive`")
     sentence: str = Field("", description="the finding as a sentence that one can say aloud")
     more_requests: int | None = Field(None, description="further requests that would decide")
-    warnings: list[Warning] = Field(default_factory=list)
+    warnings: list[Warning] = Field(
+        default_factory=list, description="what weakens it: `{code, detail}`, see below"
+    )
     evidence: list[str] = Field(default_factory=list, description="worst request ids, worst first")
-    remedy: str = ""
+    remedy: str = Field("", description="what to change, from what was measured; empty: nothing")
 
 
 class CheckResult(BaseModel):

@@ -50,11 +50,18 @@ def score_states(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def lateness(requests: pd.DataFrame) -> dict[str, float | None]:
-    """The load generator's own delay: p50, p99 and the longest, in seconds."""
-    late = requests.late_s.dropna()
+    """The load generator's own delay: p50, p99 and the longest, in seconds.
+
+    As run_health judges it: without the warm-up, and a quantile is a delay that occurred.
+    """
+    late = requests.late_s[requests.role != "warmup"].dropna()
     if late.empty:
         return {"p50": None, "p99": None, "max": None}
-    return {"p50": _q(late, 0.5), "p99": _q(late, 0.99), "max": float(late.max())}
+    p50, p99 = (
+        float(np.quantile(late.to_numpy(dtype=float), q, method="inverted_cdf"))
+        for q in (0.5, 0.99)
+    )
+    return {"p50": p50, "p99": p99, "max": float(late.max())}
 
 
 def phases(requests: pd.DataFrame) -> pd.DataFrame:

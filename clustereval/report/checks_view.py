@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Final
 
+from clustereval.analysis import wording
 from clustereval.core.findings import CHECKS, CheckResult, Finding, Findings, Status
 from clustereval.report.numbers import count, margin_text, scale_of
 
@@ -59,6 +61,10 @@ _PLACES: Final = {
 }
 _IDLE: Final = {"baseline": "at idle", "traffic": "under load"}
 
+_NUMBERS: Final = re.compile(
+    r" \((?:\d+% interval |allowed |limit |margin )[^()]*\)(?:: undecided.*)?$"
+)
+
 # Forest plot, in units of the margin: 0 is no difference, 1 the margin.
 _LEFT, _RIGHT = -1.0, 3.0
 WIDTH: Final = 240
@@ -87,6 +93,7 @@ class CheckRow:
     word: str
     required: bool
     sentence: str
+    said: str
     metric: str
     estimate: str
     interval: str
@@ -198,14 +205,28 @@ def what_to_do(check: CheckResult, finding: Finding | None) -> str:
     if finding.remedy:
         return finding.remedy
     if finding.more_requests:
-        return f"send about {count(finding.more_requests)} more requests to decide"
+        return wording.more(finding)
     return "; ".join(dict.fromkeys(warning.advice for warning in finding.warnings))
+
+
+def without_numbers(sentence: str) -> str:
+    """A finding's sentence without what the columns beside it say: numbers and what would decide.
+
+    A pair of parentheses that belongs to a name inside the sentence stays.
+    """
+    return _NUMBERS.sub("", sentence)
+
+
+def interval_text(finding: Finding) -> str:
+    """The interval; of a census, whose bounds are the value itself, that it is one."""
+    if finding.low is not None and finding.low == finding.high == finding.estimate:
+        return "exact"
+    return scale_of(finding).interval(finding.low, finding.high)
 
 
 def tally(findings: Findings) -> str:
     """How many checks ended how, those that did not pass by name."""
-    passed = sum(check.status is Status.PASS for check in findings.checks)
-    parts = [f"{passed} of {len(findings.checks)} checks passed"]
+    parts = [f"{_passed(findings)} of {len(findings.checks)} checks passed"]
     for status in (Status.FAIL, Status.INCONCLUSIVE, Status.NOT_OBSERVED):
         names = [
             TITLES.get(check.check, check.check).lower()
@@ -216,6 +237,18 @@ def tally(findings: Findings) -> str:
             word = "failed" if status is Status.FAIL else WORDS[status.value]
             parts.append(f"{word}: {', '.join(names)}")
     return "; ".join(parts)
+
+
+def reasons(findings: Findings) -> list[str]:
+    """What stands under the verdict: the tally, where its sentence does not open with it."""
+    verdict = findings.verdict
+    opening = f"{_passed(findings)} of {len(findings.checks)} passed"
+    counted = [] if verdict.sentence.startswith(opening) else [tally(findings)]
+    return counted + [r for r in further_reasons(findings) if not r.startswith(opening)]
+
+
+def _passed(findings: Findings) -> int:
+    return sum(check.status is Status.PASS for check in findings.checks)
 
 
 def further_reasons(findings: Findings) -> list[str]:
@@ -246,9 +279,10 @@ def _check_row(check: CheckResult, findings: Findings, most: int) -> CheckRow:
         word=WORDS[check.status.value],
         required=check.required,
         sentence=check.sentence,
+        said=without_numbers(check.sentence),
         metric=finding.metric if finding else "",
         estimate=scale.amount(finding.estimate) if finding and scale else "–",
-        interval=scale.interval(finding.low, finding.high) if finding and scale else "",
+        interval=interval_text(finding) if finding else "",
         margin=margin_text(finding) if finding else "–",
         n=count(finding.n) if finding else "–",
         todo=what_to_do(check, finding),
@@ -282,7 +316,7 @@ def _finding_row(finding: Finding) -> FindingRow:
         observed=_level(finding, finding.observed),
         reference=_level(finding, finding.reference),
         estimate=scale.amount(finding.estimate),
-        interval=scale.interval(finding.low, finding.high),
+        interval=interval_text(finding),
         margin=margin_text(finding),
         n=count(finding.n),
         clusters=count(finding.clusters),

@@ -30,8 +30,7 @@ from clustereval.report.checks_view import (
     WIDTH,
     axis_px,
     check_rows,
-    further_reasons,
-    tally,
+    reasons,
 )
 from clustereval.report.figures import PALETTE
 from clustereval.report.numbers import count, duration, percent, seconds
@@ -148,7 +147,7 @@ def _verdict(findings: Findings | None) -> dict[str, Any]:
     for prefix in (f"{outcome.upper()}: ", f"{outcome}: ", f"{outcome.capitalize()}: "):
         sentence = sentence.removeprefix(prefix)
     sentence = sentence[:1].upper() + sentence[1:]
-    because = [tally(findings), *further_reasons(findings)]
+    because = reasons(findings)
     return {
         "outcome": outcome,
         "word": words.get(outcome, outcome),

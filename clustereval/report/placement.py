@@ -48,6 +48,7 @@ class ReplicaMap:
     worst: str
     margin: float | None
     pinned: bool
+    loaded: list[str]
 
 
 def replica_map(
@@ -101,14 +102,21 @@ def replica_map(
                 cells=cells,
             )
         )
+    idle = {
+        replica for (replica, _), f in found.items() if f.slice.get("role", "baseline") != "traffic"
+    }
     margin = next((f.margin for f in found.values() if f.margin is not None), None)
-    none = "No replica is clearly apart from its siblings in any rubric"
+    none = "No replica is clearly worse than its siblings in any rubric"
+    better = sorted(row.replica for row in rows if any(c.clear and not c.worse for c in row.cells))
+    if better:
+        none += f" ({', '.join(f'`{name}`' for name in better)} clearly better)"
     return ReplicaMap(
         rubrics,
         rows,
         worst[1] if worst and worst[0] > 0 else none,
         margin,
         base is pinned,
+        sorted(set(replicas) - idle),
     )
 
 

@@ -18,9 +18,10 @@ from clustereval.report.checks_view import (
     TITLES,
     WORDS,
     deciding,
-    further_reasons,
-    tally,
+    interval_text,
+    reasons,
     what_to_do,
+    without_numbers,
 )
 from clustereval.report.numbers import count, margin_text, scale_of
 from clustereval.report.plaintext import one_line
@@ -57,7 +58,7 @@ def render_summary(
     console.print()
     head = Text.assemble((f"{SYMBOLS[outcome]} {word}", _STYLES[outcome]), "  ", sentence)
     console.print(head, highlight=False)
-    for reason in [tally(findings), *further_reasons(findings)]:
+    for reason in reasons(findings):
         console.print(Padding(Text(_plain(reason)), (0, 0, 0, 2)), highlight=False)
     console.print()
     for check in sorted(findings.checks, key=lambda c: SEVERITY[c.status]):
@@ -79,13 +80,13 @@ def _check(check: CheckResult, findings: Findings, console: Console) -> None:
     else:
         scale = scale_of(finding)
         line.append(f"{one_line(finding.metric, 24)} {scale.amount(finding.estimate)}")
-        line.append(f"  [{scale.interval(finding.low, finding.high)}]")
+        line.append(f"  [{interval_text(finding)}]")
         line.append(f"  margin {margin_text(finding)}  n {count(finding.n)}", "dim")
     console.print(line, highlight=False)
     if check.status is Status.PASS:
         return
     if check.sentence and check.sentence not in findings.verdict.sentence:
-        _indented(_plain(check.sentence), console)
+        _indented(_plain(without_numbers(check.sentence)), console)
     todo = what_to_do(check, finding)
     if todo:
         _indented("→ " + _plain(todo), console)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from clustereval.core.findings import Status
 from clustereval.report import aggregates as agg
-from clustereval.report.checks_view import TITLES
+from clustereval.report.checks_view import TITLES, interval_text
 from clustereval.report.numbers import count, margin_text, percent, scale_of, seconds
 from clustereval.report.redact import redacted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from clustereval.core.findings import Findings
+    from clustereval.core.findings import Finding, Findings
     from clustereval.rundir import Manifest
 
 
@@ -118,6 +118,7 @@ def _power(findings: Findings | None) -> list[Power]:
         finding = findings.findings[check.deciding]
         scale = scale_of(finding)
         half = None
+        exact = interval_text(finding) == "exact"
         if finding.low is not None and finding.high is not None:
             half = (finding.high - finding.low) / 2
         rows.append(
@@ -127,29 +128,47 @@ def _power(findings: Findings | None) -> list[Power]:
                 n=count(finding.n),
                 clusters=count(finding.clusters),
                 unit=finding.resampling_unit,
-                half_width="–" if half is None else f"± {scale.amount(half)}",
+                half_width="exact" if exact else "–" if half is None else f"± {scale.amount(half)}",
                 margin=margin_text(finding),
-                more="decided" if not finding.more_requests else count(finding.more_requests),
+                more=_more(finding),
             )
         )
     return rows
 
 
+def _more(finding: Finding) -> str:
+    if finding.status is not Status.INCONCLUSIVE:
+        return "decided"
+    return count(finding.more_requests)
+
+
 def _pairs(values: dict[str, Any]) -> list[tuple[str, str]]:
     """A free-form account as lines of a definition list."""
     return [
-        (key.replace("_", " "), value if isinstance(value, str) else _plain(value))
+        (_named(key), value if isinstance(value, str) else _plain(value, key))
         for key, value in redacted(values).items()
     ]
 
 
-def _plain(value: Any) -> str:
+def _named(key: str) -> str:
+    return key.removesuffix("_s").replace("_", " ")
+
+
+def _plain(value: Any, key: str) -> str:
     if value is None:
         return "not known"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        return f"{value:,.6g}"
+        return seconds(value) if key.endswith("_s") else f"{value:,.4g}"
     if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
         return ", ".join(str(item) for item in value) or "none"
+    if isinstance(value, dict) and all(
+        isinstance(one, str | int | float) for one in value.values()
+    ):
+        unit = "_s" if key.endswith("_s") else ""
+        return ", ".join(
+            f"{name} {one if isinstance(one, str) else _plain(one, unit)}"
+            for name, one in value.items()
+        ) or "none"  # fmt: skip
     return json.dumps(value, ensure_ascii=False)

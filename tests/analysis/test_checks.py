@@ -105,6 +105,18 @@ def test_remedy_names_the_saturation_that_still_held() -> None:
     assert "set target_ongoing_requests to at most 16" in finding.remedy
 
 
+def test_remedy_does_not_advise_what_is_set_already() -> None:
+    """Where the autoscaler aims lower than what held, the remedy is to cap, not to aim higher."""
+    requests, scores, cluster = synthetic_tables(Effects(saturation={"scaling": 0.5}))
+    aim = cluster.head(1).assign(metric="target_ongoing_requests", value=4.0)
+    cluster = pd.concat([cluster, aim], ignore_index=True)
+    findings = analyse_frames(build_frames(requests, scores, cluster, scenario(), level="probe"))
+    [finding, *_] = failed(findings, "autoscaling_lag")
+    assert "set target_ongoing_requests" not in finding.remedy
+    assert "the autoscaler aims at 4, but p95 was " in finding.remedy
+    assert "max_ongoing_requests 16" in finding.remedy
+
+
 @pytest.mark.parametrize(
     ("column", "check", "names"),
     [
@@ -164,7 +176,7 @@ def test_rows_of_the_warm_up_are_left_out() -> None:
 
 
 def test_own_slo_of_a_tenant_is_held() -> None:
-    """A tenant's own SLO fails where more requests than it allows are shown to exceed it."""
+    """A tenant's own SLO fails where more than its quantile allows are shown to exceed it."""
     slo = {"ttft_s": 0.05, "error_ratio": 0.05, "e2e_s": 10}
     tenants = [{"name": "acme", "share": 0.85}, {"name": "beta", "share": 0.15, "slo": slo}]
     findings = analyse_frames(synthetic_frames(scenario={"tenants": tenants}))

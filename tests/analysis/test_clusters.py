@@ -76,3 +76,11 @@ def test_clustering_never_narrows() -> None:
     influence = rng.normal(size=400)
     plain = two_way(influence, np.arange(400), None)
     assert two_way(influence, np.arange(400), np.arange(400) % 20).variance >= plain.variance
+
+
+def test_few_windows_matter_only_where_something_varied() -> None:
+    """Where no row differs from the mean there is no variance between windows to miss."""
+    prompt, window = np.arange(60), np.arange(60) % 3
+    varied = np.where(prompt % 7 == 0, 0.01, 0.0)
+    assert two_way(varied, prompt, window).few_windows
+    assert not two_way(np.zeros(60), prompt, window).few_windows

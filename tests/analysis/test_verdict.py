@@ -88,10 +88,52 @@ def test_healthy_client_alone_is_no_pass() -> None:
     assert found.verdict.outcome is Outcome.INCONCLUSIVE
 
 
+def test_verdict_says_one_undecided_check_in_full() -> None:
+    """Required ones come first, the first with its numbers; the others are named."""
+    found = concluded(
+        finding("model_quality", PASS), finding("replica_skew", OPEN),
+        finding("cache_eviction", OPEN), finding("fidelity", OPEN), finding("traffic_drift", OPEN),
+        required=("fidelity", "traffic_drift"),
+    )  # fmt: skip
+    assert found.verdict.sentence == (
+        "1 of 5 passed; fidelity inconclusive: fidelity inconclusive; "
+        "traffic_drift inconclusive as well; "
+        "replica_skew, cache_eviction inconclusive (not required)"
+    )
+    assert found.verdict.because == [
+        "fidelity inconclusive: fidelity inconclusive",
+        "traffic_drift inconclusive: traffic_drift inconclusive",
+    ]
+
+
+def test_pass_does_not_hide_an_exploratory_drop() -> None:
+    """It decides nothing, and is said under the verdict, unless its check failed anyway."""
+    odd = finding("replica_skew", FAIL, gate=False)
+    passed = concluded(finding("replica_skew", PASS), odd).verdict
+    assert passed.outcome is Outcome.PASS
+    assert passed.because[-1] == "exploratory, so not failed: replica_skew fail"
+    failed = concluded(finding("replica_skew", FAIL), odd).verdict
+    assert not any(reason.startswith("exploratory") for reason in failed.because)
+
+
+def test_undecided_check_shows_what_looks_worst() -> None:
+    """A gate without data explains less than one that nearly failed; a factor of 1 is no effect."""
+    unknown = finding("fidelity", OPEN).model_copy(
+        update={"estimate": None, "low": None, "high": None, "sentence": "no data"}
+    )
+    flat = finding("fidelity", OPEN).model_copy(
+        update={"unit": "times", "estimate": 1.0, "high": 1.6, "margin": 1.5, "sentence": "flat"}
+    )
+    bad = finding("fidelity", OPEN).model_copy(update={"estimate": 0.28, "sentence": "bad"})
+    found = concluded(unknown, flat, bad)
+    assert found.checks[0].sentence == "bad"
+
+
 def test_failed_health_is_invalid_even_beside_failures() -> None:
     """Where the run itself is at fault, nothing it says of the target counts."""
     found = concluded(finding("fidelity", FAIL), finding("run_health", FAIL))
     assert found.verdict.outcome is Outcome.INVALID
+    assert found.verdict.because[-1] == "seen all the same, fidelity: fidelity fail"
 
 
 def test_interrupted_run_is_at_best_inconclusive() -> None:

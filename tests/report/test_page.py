@@ -88,7 +88,7 @@ def test_the_first_screen_states_verdict_checks_and_run(run: Run) -> None:
     words = read(run).words
     for part in (
         "answers 9.2 points worse than its siblings", "Replica skew", "9.2 pt", "5.1 to 13.4",
-        "not observed", "send about 900 more requests", "client and probe", "synthetic",
+        "not observed", "about 900 more requests would decide", "client and probe", "synthetic",
     ):  # fmt: skip
         assert part in words
 

@@ -19,8 +19,11 @@ from clustereval.report.checks_view import (
     check_rows,
     forest,
     further_reasons,
+    interval_text,
     place,
+    reasons,
     tally,
+    without_numbers,
 )
 from clustereval.report.estimates import mean_of_scores, paired_mean, quantile
 from clustereval.report.numbers import duration, margin_text, scale_of, seconds
@@ -128,7 +131,7 @@ def test_checks_that_need_attention_come_first() -> None:
     rows = check_rows(sample_findings())
     assert [row.status for row in rows[:4]] == ["fail", "inconclusive", "not_observed", "pass"]
     assert "rotation" in rows[0].todo
-    assert rows[1].todo == "send about 900 more requests to decide"
+    assert rows[1].todo == "about 900 more requests would decide"
     assert rows[2].todo == "start vLLM with `--enable-prompt-tokens-details`"
     assert {row.todo for row in rows[3:]} == {""}
     assert rows[0].findings[0].status == "fail"
@@ -147,6 +150,37 @@ def test_reasons_are_stated_once() -> None:
         "5 of 8 checks passed; failed: replica skew; inconclusive: autoscaling lag; "
         "not observed: cache eviction"
     )
+
+
+def test_the_tally_is_said_once() -> None:
+    """A sentence that opens with the tally is not followed by it, nor is a reason that does."""
+    findings = sample_findings()
+    findings.verdict.because = ["5 of 8 passed; fidelity inconclusive (not required)"]
+    assert reasons(findings) == [tally(findings)]
+    findings.verdict.sentence = "5 of 8 passed; cache_eviction not observed: needs usage"
+    assert reasons(findings) == []
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "replica r(1) answers `correct` 9.2 points worse than its siblings",
+        "p99 lateness of the load generator: 25 ms",
+    ],
+)
+def test_a_row_leaves_its_numbers_to_the_columns(sentence: str) -> None:
+    """Interval, margin, n and what would decide go; a name in parentheses stays."""
+    numbers = " (95% interval 5.1 to 13.4, margin 5; 240 paired prompts)"
+    assert without_numbers(sentence) == sentence
+    assert without_numbers(sentence + numbers) == sentence
+    assert without_numbers(f"{sentence}{numbers}: undecided, about 9 more") == sentence
+
+
+def test_a_census_has_no_interval() -> None:
+    """A value that is known, not estimated, is said to be exact."""
+    [known] = [f for f in sample_findings().findings if f.estimate is not None][:1]
+    known.low = known.high = known.estimate
+    assert interval_text(known) == "exact"
 
 
 def test_a_slice_reads_as_a_place() -> None:
@@ -287,12 +321,18 @@ def test_the_map_follows_the_interval_not_the_p_of_the_margin() -> None:
     table = replica_map(frame, scores, run_less)
     assert table is not None
     assert not table.rows[1].cells[0].clear
-    assert table.worst == "No replica is clearly apart from its siblings in any rubric"
+    assert table.worst == "No replica is clearly worse than its siblings in any rubric"
     apart = skew_finding(low=0.01, p_adjusted=0.9, status="inconclusive")
     table = replica_map(frame, scores, sample_findings().model_copy(update={"findings": [apart]}))
     assert table is not None
     assert table.rows[1].cells[0].clear
     assert replica_map(frame[frame.replica_id == "r1"], scores, run_less) is None
+    better = skew_finding(low=-0.2, high=-0.01, estimate=-0.1, status="pass")
+    table = replica_map(frame, scores, sample_findings().model_copy(update={"findings": [better]}))
+    assert table is not None
+    assert table.worst == (
+        "No replica is clearly worse than its siblings in any rubric (`r2` clearly better)"
+    )
 
 
 def test_tenants_are_held_against_their_promises(run: Run, tmp_path: Path) -> None:

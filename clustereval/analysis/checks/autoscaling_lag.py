@@ -45,7 +45,7 @@ class AutoscalingLagCheck:
         drafts = [] if buckets else [self._unmet(frames, settings)]
         for name in buckets:
             mask = frames.traffic & frames.where(saturation_bucket=name)
-            side = Side(mask, {"saturation_bucket": name}, f"{name} replicas")
+            side = Side(mask, {"saturation_bucket": name}, f"a {name} replica")
             drafts += self._bucket(frames, settings, side, idle)
         return [*drafts, scaling.draft_of(self.name, rises, settings.scale_up_s)]
 
@@ -71,8 +71,8 @@ class AutoscalingLagCheck:
                 self.name, "failed", _with_basis(frames, side, failed), unit="ratio",
                 effect="share without a whole answer above idle", margin=settings.error_margin,
                 slice_=side.names, baseline=idle.names,
-                say=lambda f: wording.level_sentence(
-                    f, side.words, "requests without an answer, above idle,"
+                say=lambda f: wording.share_sentence(
+                    f, f"on {side.words}", ("requests", "get no answer"), "at idle"
                 ),
                 remedy=remedy,
             )
@@ -85,8 +85,8 @@ class AutoscalingLagCheck:
                 self.name, "truncated", _with_basis(frames, side, cut), unit="ratio",
                 effect="share of truncated answers above idle", margin=settings.truncation_margin,
                 slice_=side.names, baseline=idle.names,
-                say=lambda f: wording.level_sentence(
-                    f, side.words, "truncated answers above idle are"
+                say=lambda f: wording.share_sentence(
+                    f, f"on {side.words}", ("answers", "are truncated"), "at idle"
                 ),
                 remedy=remedy,
             )
@@ -113,7 +113,9 @@ class AutoscalingLagCheck:
             self.name, f"{column}.{p}", _with_basis(frames, side, estimate), unit="ratio",
             effect=f"share with {what} over {limit:g} s", margin=1 - settings.quantile,
             slice_=side.names, baseline={"limit_s": limit},
-            say=lambda f: wording.level_sentence(f, side.words, f"{what} over {limit:g} s in"),
+            say=lambda f: wording.share_sentence(
+                f, f"on {side.words}", ("requests", f"take more than {limit:g} s {what}")
+            ),
             remedy=remedy,
         )  # fmt: skip
 

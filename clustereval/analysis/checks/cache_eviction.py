@@ -41,15 +41,13 @@ class CacheEvictionCheck:
         if "high" not in buckets or len(buckets) < 2:
             found = ", ".join(buckets)
             return NotObserved(f"needs cache hits both high and lower; all were {found}")
-        base = Side(
-            frames.where(cache_bucket="high"), {"cache_bucket": "high"}, "at high cache hit"
-        )
+        base = Side(frames.where(cache_bucket="high"), {"cache_bucket": "high"}, "a high cache hit")
         drafts: list[Draft] = []
         for bucket in ("low", "medium"):
             if bucket not in buckets:
                 continue
             mask = frames.where(cache_bucket=bucket)
-            side = Side(mask, {"cache_bucket": bucket}, f"{bucket} cache hit")
+            side = Side(mask, {"cache_bucket": bucket}, f"a {bucket} cache hit")
             drafts += self._bucket(frames, settings, side, base)
         return drafts
 
@@ -84,9 +82,7 @@ class CacheEvictionCheck:
             margin=frames.scenario.checks.traffic_drift.latency_factor,
             slice_=side.names,
             baseline=base.names,
-            say=lambda f: wording.level_sentence(
-                f, side.words, "p95 TTFT against high cache hit is"
-            ),
+            say=lambda f: wording.ratio_sentence(f, side.words, "p95 TTFT", base.words),
             gate=False,
         )
         return [*drafts, ttft]

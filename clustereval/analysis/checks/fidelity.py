@@ -22,6 +22,7 @@ from clustereval.core.checks import Fidelity
 from clustereval.core.findings import Finding, Status, Warning, WarningCode
 
 RUBRIC = "fidelity"
+DIVERGE = ("answers", "diverge from the idle answer")
 IDLE_NOISE = 0.02
 """Idle answers that differ among themselves more often than this are warned of."""
 
@@ -42,7 +43,7 @@ class FidelityCheck:
             effect="share of loaded requests without a whole answer",
             margin=settings.failure_margin,
             slice_={"role": "traffic"},
-            say=lambda f: wording.level_sentence(f, "under load", "requests without an answer"),
+            say=lambda f: wording.share_sentence(f, "under load", ("requests", "get no answer")),
             remedy=lambda f: _errors(frames, f),
         )
         if not frames.baseline.any():
@@ -58,8 +59,8 @@ class FidelityCheck:
             margin=settings.truncation_margin,
             slice_={"role": "traffic"},
             baseline={"role": "baseline"},
-            say=lambda f: wording.level_sentence(
-                f, "under load", "truncated answers above idle are"
+            say=lambda f: wording.share_sentence(
+                f, "under load", ("answers", "are truncated"), "at idle"
             ),
             remedy=lambda f: (
                 "raise max_tokens, or see which limit cuts answers under load"
@@ -79,7 +80,7 @@ class FidelityCheck:
         idle = 1 - float(rubric.value[idle_scored].mean())
         sides = (
             Side(frames.traffic, {"role": "traffic"}, "under load"),
-            Side(frames.baseline, {"role": "baseline"}, "idle answers among themselves"),
+            Side(frames.baseline, {"role": "baseline"}, "idle answers of the same prompts"),
         )
         first = score_draft(
             self.name, frames, RUBRIC, sides, settings.divergence_margin, by="role", gate=True,
@@ -102,9 +103,7 @@ class FidelityCheck:
             Draft(
                 finding,
                 first.bounds,
-                lambda f: wording.level_sentence(
-                    f, "under load", "answers that diverge from the idle answer, above idle's own,"
-                ),
+                lambda f: wording.share_sentence(f, "under load", DIVERGE, "at idle"),
                 first.remedy,
             )
         ]
@@ -126,11 +125,16 @@ class FidelityCheck:
             margin=settings.divergence_margin,
             slice_={"role": "traffic"},
             baseline={"role": "baseline"},
-            say=lambda f: wording.level_sentence(
-                f, "under load", "answers that diverge from the idle answer"
-            ),
+            say=lambda f: wording.share_sentence(f, "under load", DIVERGE),
             remedy=lambda f: _diverged(frames, f),
         )
+
+
+_NEXT = {
+    "saturation_bucket": "lower max_num_seqs and run again: if it goes, the batch is at fault",
+    "cache_bucket": "run again with prefix caching off: if it goes, cached blocks are at fault",
+    "replica_id": "compare that replica's revision, quantisation and driver with a sibling's",
+}
 
 
 def _inverse(value: float | None) -> float | None:
@@ -150,16 +154,16 @@ def _diverged(frames: Frames, finding: Finding) -> str:
     rubric = frames.rubrics.get(RUBRIC)
     if finding.status is not Status.FAIL or rubric is None:
         return ""
-    best: tuple[float, str] = (0.0, "")
+    best: tuple[float, str, str] = (0.0, "", "")
     for column in ("saturation_bucket", "cache_bucket", "replica_id"):
         for level in frames.levels(column, frames.traffic):
             rows = frames.traffic & frames.where(**{column: level}) & rubric.scored
             if rows.sum() >= 20:
                 share = 1 - float(rubric.value[rows].mean())
-                best = max(best, (share, wording.named({column: level})))
+                best = max(best, (share, wording.named({column: level}), column))
     if not best[1]:
         return ""
     return (
         f"answers diverge most at {best[1]} ({wording.percent(best[0])}): batch-dependent numerics "
-        "spread evenly, corruption gathers; lower max_num_seqs there and run again"
+        f"spread evenly, corruption gathers; {_NEXT[best[2]]}"
     )

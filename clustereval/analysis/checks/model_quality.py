@@ -33,7 +33,7 @@ class ModelQualityCheck:
             effect="share of idle requests without a whole answer",
             margin=frames.scenario.checks.fidelity.failure_margin,
             slice_=IDLE,
-            say=lambda f: wording.level_sentence(f, "at idle", "requests without an answer"),
+            say=lambda f: wording.share_sentence(f, "at idle", ("requests", "get no answer")),
             remedy=lambda f: "idle requests fail already: look at their error types before load",
         )
         return [*drafts, answered]

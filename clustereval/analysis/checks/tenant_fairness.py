@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from clustereval.analysis import latency, rates, wording
 from clustereval.analysis.checks.base import (
     NotObserved,
@@ -14,9 +16,15 @@ from clustereval.analysis.checks.base import (
     latency_s,
     score_drafts,
 )
-from clustereval.analysis.estimates import Estimate
+from clustereval.analysis.estimates import (
+    DIFFERENT,
+    MIN_PAIRS,
+    Estimate,
+    apart,
+    missing_estimate,
+)
 from clustereval.analysis.gates import Draft
-from clustereval.analysis.slices import Frames
+from clustereval.analysis.slices import Factor, Frames, Mask
 from clustereval.core.checks import TenantFairness
 from clustereval.core.findings import Finding, Status
 from clustereval.core.scenario import Tenant
@@ -28,7 +36,8 @@ class TenantFairnessCheck:
     """A tenant is held against all *other* tenants' requests: a large tenant *is* most of "all".
 
     The two sides are then independent, and a tenant that is worse than all is worse still than
-    the others.
+    the others. Where it asks for other things than they do, the difference may be its prompts':
+    then only its own SLO gates.
     """
 
     name = "tenant_fairness"
@@ -46,36 +55,44 @@ class TenantFairnessCheck:
         return drafts
 
     def _against_others(self, frames: Frames, settings: TenantFairness, name: str) -> list[Draft]:
-        mine = frames.traffic & frames.where(tenant=name)
-        side = Side(mine, {"tenant": name}, f"tenant {name}")
-        base = Side(
-            frames.traffic & frames.factors["tenant"].known & ~mine,
-            {"tenant": "others"},
-            "the other tenants",
-        )
-        q = settings.quantile
-        ratio = latency.quantile_ratio(
-            frames, latency_s(frames, "e2e_due_s"), side.mask, base.mask, q, by="tenant"
-        )
-        slower = draft(
-            self.name,
-            f"e2e_due_s.p{100 * q:g}",
-            ratio,
-            unit="times",
-            effect="ratio to the other tenants",
-            margin=settings.latency_factor,
-            slice_=side.names,
-            baseline=base.names,
-            say=lambda f: wording.level_sentence(
-                f, side.words, f"p{100 * q:g} E2E against the other tenants is"
-            ),
-            remedy=lambda f: _remedy(frames, f, name),
-        )
-        scores = score_drafts(
-            self.name, frames, settings.rubrics, (side, base), settings.score_margin,
-            by="tenant", remedy=lambda f: _remedy(frames, f, name),
+        sides = _sides(frames, name)
+        paired, alike = _comparable(frames, *sides)
+        drafts = score_drafts(
+            self.name, frames, settings.rubrics, sides, settings.score_margin,
+            by="tenant", gate=paired, remedy=lambda f: _remedy(frames, f, name),
         )  # fmt: skip
-        return [*scores, slower]
+        drafts.append(self._slower(frames, settings, sides, gate=alike))
+        if not paired and not any(tenant.name == name for tenant in _promised(frames)):
+            drafts.append(self._undecided(settings, name))
+        return drafts
+
+    def _slower(
+        self, frames: Frames, settings: TenantFairness, sides: tuple[Side, Side], gate: bool
+    ) -> Draft:
+        side, base = sides
+        shared = _shared(frames, side.mask, base.mask) if gate else frames.traffic
+        p = f"p{100 * settings.quantile:g}"
+        ratio = latency.quantile_ratio(
+            frames, latency_s(frames, "e2e_due_s"), side.mask & shared, base.mask & shared,
+            settings.quantile, by="tenant",
+        )  # fmt: skip
+        return draft(
+            self.name, f"e2e_due_s.{p}", ratio, unit="times",
+            effect="ratio to the other tenants", margin=settings.latency_factor,
+            slice_=side.names, baseline=base.names, gate=gate,
+            say=lambda f: wording.ratio_sentence(f, side.words, f"{p} E2E", base.words),
+            remedy=lambda f: _remedy(frames, f, str(side.names["tenant"])),
+        )  # fmt: skip
+
+    def _undecided(self, settings: TenantFairness, name: str) -> Draft:
+        words = f"tenant {name} asks for other prompts than the others and has no slo"
+        return draft(
+            self.name, settings.rubrics[0], missing_estimate("paired by prompt", 0), unit="ratio",
+            effect="drop against the other tenants", margin=settings.score_margin,
+            slice_={"tenant": name}, baseline={"tenant": "others"},
+            say=lambda _: f"{words}: nothing to hold it against",
+            remedy=lambda _: f"give it an slo, or let tenant {name} send the others' prompts too",
+        )  # fmt: skip
 
     def _slo(self, frames: Frames, tenant: Tenant) -> list[Draft]:
         """The tenant's own promises, each that was made."""
@@ -88,7 +105,7 @@ class TenantFairnessCheck:
         ):
             if limit is not None:
                 over = latency.over_limit(frames, latency_s(frames, column), mine, limit)
-                words = f"{what} over {limit:g} s in"
+                words = ("requests", f"take more than {limit:g} s {what}")
                 drafts.append(
                     self._promise(
                         frames, tenant, f"{column}.{p}", over, "ratio", 1 - slo.quantile, words
@@ -96,14 +113,14 @@ class TenantFairnessCheck:
                 )
         if slo.error_ratio is not None:
             failed = rates.rate(frames, failed_share(frames), mine)
-            words = "requests without an answer"
+            words = ("requests", "get no answer")
             drafts.append(
                 self._promise(frames, tenant, "failed", failed, "ratio", slo.error_ratio, words)
             )
         if slo.score is not None:
             scores = frames.rubrics.get(SLO_RUBRIC, absent(frames))
             loss = rates.loss(frames, scores, mine)
-            words = f"loss of `{SLO_RUBRIC}` is"
+            words = (f"`{SLO_RUBRIC}`", "is lost")
             drafts.append(
                 self._promise(frames, tenant, SLO_RUBRIC, loss, "ratio", 1 - slo.score, words)
             )
@@ -111,15 +128,73 @@ class TenantFairnessCheck:
 
     def _promise(
         self, frames: Frames, tenant: Tenant, metric: str, estimate: Estimate, unit: str,
-        limit: float, words: str,
+        limit: float, words: tuple[str, str],
     ) -> Draft:  # fmt: skip
         return draft(
             self.name, f"slo.{metric}", estimate, unit=unit,
-            effect=f"{words.removesuffix(' is')} against the tenant's SLO", margin=limit,
+            effect=f"share of {' that '.join(words)}, against the tenant's SLO", margin=limit,
             slice_={"tenant": tenant.name}, baseline={"slo": limit},
-            say=lambda f: wording.level_sentence(f, f"tenant {tenant.name}", words),
+            say=lambda f: wording.share_sentence(f, f"for tenant {tenant.name}", words),
             remedy=lambda f: _remedy(frames, f, tenant.name),
         )  # fmt: skip
+
+
+def _sides(frames: Frames, name: str) -> tuple[Side, Side]:
+    mine = frames.traffic & frames.where(tenant=name)
+    others = frames.traffic & frames.factors["tenant"].known & ~mine
+    return (
+        Side(mine, {"tenant": name}, f"tenant {name}"),
+        Side(others, {"tenant": "others"}, "the other tenants"),
+    )
+
+
+def _shared(frames: Frames, mine: Mask, others: Mask) -> Mask:
+    """Rows whose prompt both sides sent."""
+    common = np.intersect1d(frames.prompt[mine], frames.prompt[others])
+    shared: Mask = np.isin(frames.prompt, common[common >= 0])
+    return shared
+
+
+def _comparable(frames: Frames, side: Side, base: Side) -> tuple[bool, bool]:
+    """(whether enough prompts pair the scores, whether the rest makes latencies comparable too).
+
+    Latency is not paired. It is compared over the prompts that both sent, where those are most of
+    the tenant's requests and neither families nor prompt lengths are mixed otherwise: a tenant of
+    long contexts is slower on the healthiest fleet.
+    """
+    shared = _shared(frames, side.mask, base.mask)
+    mine, others = side.mask & shared, base.mask & shared
+    paired = len(np.unique(frames.prompt[mine])) >= MIN_PAIRS
+    most = mine.sum() >= 0.5 * max(side.mask.sum(), 1)
+    mixes = (frames.factors["family"], _lengths(frames))
+    return paired, bool(
+        paired and most and all(apart(mix, mine, others) <= DIFFERENT for mix in mixes)
+    )
+
+
+def _lengths(frames: Frames) -> Factor:
+    """Quarter of the traffic's prompt lengths that each request falls into."""
+    tokens = frames.numbers("prompt_tokens")
+    known = ~np.isnan(tokens)
+    if not (known & frames.traffic).any():
+        return Factor(np.full(len(frames), -1, dtype=np.int64), ())
+    edges = np.quantile(tokens[known & frames.traffic], (0.25, 0.5, 0.75))
+    codes = np.where(known, np.searchsorted(edges, tokens, side="left"), -1)
+    return Factor(codes.astype(np.int64), ("shortest", "short", "long", "longest"))
+
+
+def _promised(frames: Frames) -> list[Tenant]:
+    """The tenants that were promised anything."""
+    return [
+        tenant
+        for tenant in frames.scenario.tenants
+        if any(
+            limit is not None
+            for limit in (
+                tenant.slo.ttft_s, tenant.slo.e2e_s, tenant.slo.error_ratio, tenant.slo.score
+            )
+        )
+    ]  # fmt: skip
 
 
 def _remedy(frames: Frames, finding: Finding, tenant: str) -> str:

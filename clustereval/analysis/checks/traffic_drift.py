@@ -62,9 +62,7 @@ class TrafficDriftCheck:
             margin=settings.latency_factor,
             slice_=side.names,
             baseline=base.names,
-            say=lambda f: wording.level_sentence(
-                f, side.words, f"p{100 * q:g} {what} against steady traffic is"
-            ),
+            say=lambda f: wording.ratio_sentence(f, side.words, f"p{100 * q:g} {what}", base.words),
             remedy=lambda f: _remedy(frames, f, side),
         )
 

@@ -1,0 +1,81 @@
+"""Tenant fairness: a tenant that asks for other things is no tenant that is treated worse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clustereval.analysis.slices import build_frames
+from clustereval.analysis.verdict import analyse_frames
+from clustereval.core.findings import Finding, Findings, Status
+from tests.analysis.frames import synthetic_tables
+from tests.support.synthetic import scenario
+
+NO_SLO = [{"name": "acme", "share": 0.85}, {"name": "beta", "share": 0.15}]
+
+
+def judged(
+    requests: pd.DataFrame, scores: pd.DataFrame, tenants: list[dict[str, object]] | None = None
+) -> Findings:
+    changes = {} if tenants is None else {"tenants": tenants}
+    frames = build_frames(requests, scores, None, scenario(**changes), level="probe")
+    return analyse_frames(frames)
+
+
+def own_prompts(slow: float = 4.0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Beta asks only for the last fifth of the prompts, which take longer and go wrong more."""
+    requests, scores, _ = synthetic_tables(rows=6000)
+    hard = requests["prompt_id"] >= "p0192"
+    requests["tenant"] = np.where(hard, "beta", "acme")
+    requests.loc[hard, "e2e_due_s"] *= slow
+    spoiled = requests[hard & (requests.index % 3 == 0)]["request_id"]
+    wrong = scores["request_id"].isin(spoiled) & (scores["scorer"] == "correct")
+    scores.loc[wrong, "value"] = 0.0
+    return requests, scores
+
+
+def of_beta(findings: Findings) -> list[Finding]:
+    return [f for f in findings.of("tenant_fairness") if f.slice.get("tenant") == "beta"]
+
+
+def test_tenant_with_prompts_of_its_own_is_judged_by_its_slo() -> None:
+    """Longer and harder prompts are not the fleet's unfairness: the comparison does not gate."""
+    found = of_beta(judged(*own_prompts()))
+    against = [f for f in found if not f.metric.startswith("slo.")]
+    assert against
+    assert not any(f.gate for f in against)
+    assert [f.metric for f in found if f.gate] == ["slo.ttft_due_s.p95"]
+
+
+def test_tenant_with_prompts_of_its_own_and_no_slo_is_undecided() -> None:
+    """Nothing can be said of such a tenant, so the check is inconclusive and never a pass."""
+    findings = judged(*own_prompts(), NO_SLO)
+    [check] = [c for c in findings.checks if c.check == "tenant_fairness"]
+    assert check.status is Status.INCONCLUSIVE
+    [gate] = [f for f in of_beta(findings) if f.gate]
+    assert gate.estimate is None
+    assert "give it an slo" in gate.remedy
+
+
+def test_longer_prompts_of_one_tenant_do_not_gate_latency() -> None:
+    """The same prompts in another mix of lengths: scores are paired, latency is not compared."""
+    requests, scores, _ = synthetic_tables(rows=6000)
+    long = requests["prompt_id"] >= "p0120"
+    requests.loc[long, "prompt_tokens"] = 6000
+    requests.loc[long, "e2e_due_s"] *= 4
+    chance = np.random.default_rng(0).random(len(requests))
+    requests["tenant"] = np.where(chance < np.where(long, 0.3, 0.03), "beta", "acme")
+    gates = {f.metric for f in of_beta(judged(requests, scores)) if f.gate}
+    assert "correct" in gates
+    assert not any(name.startswith("e2e") for name in gates)
+
+
+@pytest.mark.parametrize("slow", [1.0, 4.0])
+def test_same_mix_of_prompts_gates(slow: float) -> None:
+    """Where both ask for the same things, the slower tenant fails and an equal one does not."""
+    requests, scores, _ = synthetic_tables(rows=6000)
+    requests.loc[requests["tenant"] == "beta", "e2e_due_s"] *= slow
+    [ratio] = [f for f in of_beta(judged(requests, scores)) if f.metric == "e2e_due_s.p99"]
+    assert ratio.gate
+    assert (ratio.status is Status.FAIL) == (slow > 1)

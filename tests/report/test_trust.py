@@ -1,0 +1,42 @@
+"""Why believe it: the account agrees with the checks, and says what it cannot say."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from clustereval.core.findings import Status
+from clustereval.report.aggregates import lateness
+from clustereval.report.trust import _pairs, _power
+from tests.report.samples import sample_findings
+
+
+def test_undecided_without_an_estimate_is_not_called_decided() -> None:
+    """Only a passed or failed finding is decided; what is not known is a dash."""
+    findings = sample_findings()
+    undecided = [c for c in findings.checks if c.status is Status.INCONCLUSIVE]
+    for check in undecided:
+        assert check.deciding is not None
+        findings.findings[check.deciding].more_requests = None
+    assert undecided
+    rows = {row.check: row.more for row in _power(findings)}
+    assert rows["Autoscaling lag"] == "–"
+    assert rows["Replica skew"] == "decided"
+
+
+def test_lateness_is_what_run_health_judges() -> None:
+    """The p99 is a delay that occurred, the warm-up apart, as in the check beside it."""
+    late = [0.001] * 90 + [0.2] * 10 + [9.0]
+    frame = pd.DataFrame({"late_s": late, "role": ["traffic"] * 100 + ["warmup"]})
+    found = lateness(frame)
+    assert found["p99"] == pytest.approx(sorted(late[:100])[math.ceil(0.99 * 100) - 1])
+    assert found["max"] == 0.2
+
+
+def test_account_reads_as_words() -> None:
+    """Quantiles and counts of the load generator's account are words with units, not JSON."""
+    shown = dict(_pairs({"loop_lag_s": {"p50": 0.0006, "p99": 0.016}, "error_types": {}}))
+    assert shown["loop lag"] == "p50 0.60 ms, p99 16 ms"
+    assert shown["error types"] == "none"
