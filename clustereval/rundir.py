@@ -20,7 +20,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import pandas as pd
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clustereval.core.columns import CLUSTER, PLAN, REQUESTS, SCORES, Table
 from clustereval.core.errors import RunFolderError
@@ -244,6 +244,11 @@ class Run:
             raise RunFolderError(
                 f"{path}: not there", change="`clustereval score` makes what follows from traffic"
             ) from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            found = f"{where}: {first['msg']}" if where else first["msg"]
+            raise RunFolderError(f"{path}: damaged: {found}") from None
         except ValueError as error:
             raise RunFolderError(f"{path}: damaged: {error}") from None
 

@@ -38,7 +38,8 @@ def report(run: Path) -> None:
     from clustereval.rundir import Run
 
     for path in publish(Run.open(run)):
-        click.echo(path)
+        if path is not None:
+            click.echo(path)
 
 
 @click.command()

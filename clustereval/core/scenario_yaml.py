@@ -12,7 +12,22 @@ from clustereval.core.errors import ScenarioError
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML, with the floats of YAML 1.2: to YAML 1.1 `1e3` is a text."""
+    """Safe YAML, with the floats of YAML 1.2: to YAML 1.1 `1e3` is a text.
+
+    A key that stands twice is refused: PyYAML would silently take the second.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name!r} stands there twice", key.start_mark
+                )
+            if name is not None:
+                seen.add(name)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

@@ -171,6 +171,15 @@ def test_init_gives_a_scenario_that_loads(command, tmp_path: Path) -> None:  # t
     assert "exists" in said.err
 
 
+def test_report_prints_the_paths_of_what_it_wrote(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """`report` prints one path a line, and no line for what there is not."""
+    run = synthetic_run(tmp_path / "run", prompts=tiny_library(), rows=300)
+    run.path("findings.json").unlink(missing_ok=True)
+    said = command("report", str(run.folder))
+    assert said.code == ExitCode.PASS
+    assert said.out.splitlines() == [str(run.path("report.html"))]
+
+
 def test_compare_of_a_run_with_itself_passes(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """A run is no worse than itself; the JSON output is the same findings."""
     run = synthetic_run(tmp_path / "run", prompts=tiny_library(), rows=3000)

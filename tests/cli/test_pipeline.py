@@ -118,12 +118,12 @@ def test_no_file_and_no_output_holds_the_key(finished: Finished) -> None:
 
 
 def test_unobserved_checks_are_named(finished: Finished) -> None:
-    """At client level nothing is said of replicas, and the findings say what would be needed."""
+    """One replica cannot be compared with siblings, and the findings say what would be needed."""
     run, _, _ = finished
     skew = next(check for check in run.findings.checks if check.check == "replica_skew")
     assert skew.status == "not_observed"
     assert skew.not_observed is not None
-    assert "probe" in skew.not_observed
+    assert "two replicas" in skew.not_observed
 
 
 def test_ctrl_c_keeps_and_judges_what_arrived(tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ def test_wrong_keys_and_values_are_named(change: dict[str, object], words: list[
     ("text", "words"),
     [
         ("a: [1", ["s.yaml:", "malformed YAML"]),
+        ("name: a\nseed: 1\nname: b", ["s.yaml:3", "'name'", "twice"]),
+        ("phases: [{name: a, name: b}]", ["s.yaml:1", "'name'", "twice"]),
         ("- 1", ["found list", "a mapping"]),
         ("", ["found NoneType"]),
     ],
