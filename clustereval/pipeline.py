@@ -6,16 +6,13 @@ a target that dies) what had arrived is still scored and reported.
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clustereval import __version__
 from clustereval.analysis.verdict import analyse
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import (
@@ -44,6 +41,7 @@ from clustereval.rundir import (
     Manifest,
     Run,
     Target,
+    versions,
 )
 from clustereval.scoring.registry import load_scorers, require_applicable
 from clustereval.scoring.score import score_run
@@ -93,7 +91,9 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
         run.write_prompts(loaded.prompts)
         _find_target(run, request, stack, progress)
         progress.stage("looking at the target")
-        facts = inspect_target(run.manifest.target)
+        # A target that scales from zero may need as long for its first answer as any request may.
+        timeout_s = max(30.0, loaded.scenario.request.timeout_s)
+        facts = inspect_target(run.manifest.target, timeout_s=timeout_s)
         for note in facts.notes:
             progress.note(note)
         observer = _observer(run, progress)
@@ -197,16 +197,8 @@ def _manifest(loaded: LoadedScenario, request: Request, seed: int) -> Manifest:
             app=request.app,
             faults=request.faults,
         ),
-        versions=_versions(),
+        versions=versions(),
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {"clustereval": __version__, "python": platform.python_version()}
-    for name in ("ray", "vllm", "locust", "numpy", "pandas", "scipy"):
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 @contextmanager

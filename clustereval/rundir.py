@@ -7,13 +7,16 @@ Each stage reads files and writes new ones. A run that was cut short is still a 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -22,6 +25,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clustereval import __version__
 from clustereval.core.columns import CLUSTER, PLAN, REQUESTS, SCORES, Table
 from clustereval.core.errors import RunFolderError
 from clustereval.core.findings import Findings
@@ -288,3 +292,12 @@ def default_out(scenario_name: str) -> Path:
     """``reports/<scenario>-<time>``: sorts by time, and says what was run."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return Path("reports") / f"{re.sub(r'[^A-Za-z0-9_.-]', '-', scenario_name)}-{stamp}"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what may decide a run's numbers, of what is installed here."""
+    found = {"clustereval": __version__, "python": platform.python_version()}
+    for name in ("ray", "vllm", "locust", "numpy", "pandas", "scipy"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

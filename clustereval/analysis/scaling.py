@@ -146,8 +146,9 @@ def highest_saturation(frames: Frames, settings: AutoscalingLag) -> str:
     """The highest saturation up to which quality and TTFT both held, as a setting to try.
 
     Requests of traffic are taken in steps of one request per replica. A step holds where its TTFT
-    at ``quantile`` is within the limit and the first rubric is within the margin of the idle mean
-    of the same prompts (point estimates of at least 20 requests: a suggestion, not a finding).
+    at ``quantile`` is within the limit, fewer than the margin got no answer, and the first rubric
+    is within the margin of the idle mean of the same prompts (point estimates of at least 20
+    requests: a suggestion, not a finding).
     """
     saturation = frames.numbers("saturation")
     known = frames.traffic & ~np.isnan(saturation)
@@ -166,12 +167,17 @@ def highest_saturation(frames: Frames, settings: AutoscalingLag) -> str:
             len(times) > 0 and point_quantile(np.sort(times), settings.quantile) < settings.ttft_s
         )
         right = len(losses) == 0 or losses.mean() < settings.score_margin
-        if not (fast and right):
+        gone = int((rows & ~frames.ok).sum())  # one alone says nothing of a step
+        answers = gone < 2 or gone / rows.sum() < settings.error_margin
+        if not (fast and right and answers):
             break
         held = step + 1
     if held is None:
-        return "quality or TTFT did not hold even at the lowest load: it is not the saturation"
-    text = f"quality and TTFT held up to {held:g} requests per replica: "
+        return (
+            "quality, TTFT or answers at all did not hold even at the lowest load: "
+            "it is not the saturation"
+        )
+    text = f"quality, TTFT and answers at all held up to {held:g} requests per replica: "
     now = frames.cluster[frames.cluster["metric"] == "target_ongoing_requests"]["value"].dropna()
     if len(now) == 0 or now.iloc[-1] > held:
         current = f" (now {now.iloc[-1]:g})" if len(now) else ""

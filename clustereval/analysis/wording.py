@@ -15,7 +15,7 @@ _FIELDS = {
 }
 
 
-_HOPELESS = 30
+_HOPELESS = 200
 """So many times the requests of this run are no advice."""
 
 

@@ -12,7 +12,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import jsonschema_rs
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from clustereval.core.errors import PromptFileError
 
@@ -69,6 +79,12 @@ class Instruction(BaseModel):
             raise ValueError(f"{self.kind} needs a whole number as value, found {value!r}")
         if not counts and self.kind not in _BARE and not (isinstance(value, str) and value):
             raise ValueError(f"{self.kind} needs a text as value, found {value!r}")
+        if self.kind == "regex":
+            try:
+                # The engine that the scorer uses: RE2, which hostile answers cannot make hang.
+                pc.match_substring_regex(pa.array([""]), pattern=value)
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"regex is not a pattern of RE2: {error}") from None
         return self
 
 
@@ -84,6 +100,17 @@ class Reference(BaseModel):
     instructions: list[Instruction] | None = Field(None, min_length=1)
     context: str | None = Field(None, description="text that a grounded answer must come from")
     text: str | None = Field(None, description="one whole right answer, word for word")
+
+    @field_validator("json_schema")
+    @classmethod
+    def _schema_is_one(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
+        if schema is not None:
+            try:
+                jsonschema_rs.validator_for(schema, offline=True)
+            except (ValueError, jsonschema_rs.ValidationError) as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"json_schema is no JSON Schema: {reason}") from None
+        return schema
 
     @property
     def kinds(self) -> frozenset[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import secrets
 import sys
 import time
@@ -15,14 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from clustereval import __version__
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import ClusterEvalError, ExitCode, InvalidRunError, TargetError
 from clustereval.core.scenario import load_scenario
 from clustereval.core.shipped import scenarios_dir
 from clustereval.core.urls import BASE_URL, split_url
 from clustereval.load.arrivals import make_plan
-from clustereval.rundir import Manifest, Run, Target, default_out
+from clustereval.rundir import Manifest, Run, Target, default_out, versions
 
 RUN: Final = "CLUSTEREVAL_RUN"
 """Folder of the run to replay; where it is set, none of the others matters."""
@@ -93,7 +91,7 @@ def make_run(environ: Mapping[str, str], host: str | None) -> Run:
         scenario=loaded.scenario,
         seed=seed,
         target=Target(url=url, model=model, api_key_env=environ.get(API_KEY_ENV) or None),
-        versions={"clustereval": __version__, "python": platform.python_version()},
+        versions=versions(),
     )
     run = Run.create(out, manifest)
     run.write_table(PLAN, plan)

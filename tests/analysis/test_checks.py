@@ -105,6 +105,16 @@ def test_remedy_names_the_saturation_that_still_held() -> None:
     assert "set target_ongoing_requests to at most 16" in finding.remedy
 
 
+def test_remedy_counts_requests_that_failed() -> None:
+    """A step of saturation in which requests got no answer did not hold, however fast the rest."""
+    requests, scores, cluster = synthetic_tables()
+    gone = (requests["saturation"] >= 10) & (requests.index % 3 == 0)
+    requests.loc[gone, "outcome"] = "error"
+    findings = analyse_frames(build_frames(requests, scores, cluster, scenario(), level="probe"))
+    [finding] = [f for f in failed(findings, "autoscaling_lag") if f.metric == "failed"][:1]
+    assert "set target_ongoing_requests to at most 10" in finding.remedy
+
+
 def test_remedy_does_not_advise_what_is_set_already() -> None:
     """Where the autoscaler aims lower than what held, the remedy is to cap, not to aim higher."""
     requests, scores, cluster = synthetic_tables(Effects(saturation={"scaling": 0.5}))

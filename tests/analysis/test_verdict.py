@@ -91,7 +91,7 @@ def test_healthy_client_alone_is_no_pass() -> None:
 def test_verdict_says_one_undecided_check_in_full() -> None:
     """Required ones come first, the first with its numbers; the others are named."""
     found = concluded(
-        finding("model_quality", PASS), finding("replica_skew", OPEN),
+        finding("tenant_fairness", PASS), finding("replica_skew", OPEN),
         finding("cache_eviction", OPEN), finding("fidelity", OPEN), finding("traffic_drift", OPEN),
         required=("fidelity", "traffic_drift"),
     )  # fmt: skip
@@ -104,6 +104,17 @@ def test_verdict_says_one_undecided_check_in_full() -> None:
         "fidelity inconclusive: fidelity inconclusive",
         "traffic_drift inconclusive: traffic_drift inconclusive",
     ]
+
+
+def test_idle_target_alone_is_no_pass() -> None:
+    """Where every check under load was undecided, what the idle target did is no verdict."""
+    found = concluded(
+        finding("model_quality", PASS), finding("run_health", PASS), finding("fidelity", OPEN)
+    )
+    assert found.verdict.outcome is Outcome.INCONCLUSIVE
+    assert found.verdict.because == ["no check of the target under load was decided"]
+    idle_only = concluded(finding("model_quality", PASS), unobserved={"fidelity": "no traffic"})
+    assert idle_only.verdict.outcome is Outcome.PASS
 
 
 def test_pass_does_not_hide_an_exploratory_drop() -> None:

@@ -60,7 +60,7 @@ def test_factor_of_one_is_no_factor() -> None:
             1133, "paired by prompt, Tango score interval",
             ": undecided, about 1,200 more requests, to further prompts, would decide",
         ),
-        (148_678, "Wilson interval",
+        (900_000, "Wilson interval",
          ": undecided, more requests would hardly decide"),
         (None, "Wilson interval", ": undecided"),
     ],

@@ -122,6 +122,16 @@ def test_malformed_files_are_refused(tmp_path: Path, text: str, words: list[str]
             ["p.jsonl:1", "surrogate"],
         ),
         (
+            json.dumps({**PROMPT, "reference": {"json_schema": {"type": "objekt"}}}),
+            ["p.jsonl:1", "json_schema", "no JSON Schema"],
+        ),
+        (
+            json.dumps(
+                {**PROMPT, "reference": {"instructions": [{"kind": "regex", "value": "("}]}}
+            ),
+            ["p.jsonl:1", "regex", "RE2"],
+        ),
+        (
             json.dumps(
                 {**PROMPT, "reference": {"instructions": [{"kind": "max_words", "value": "ten"}]}}
             ),
