@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clustereval.analysis.verdict import analyse
+from clustereval.core.api_keys import api_key
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import (
     InvalidRunError,
@@ -22,7 +23,7 @@ from clustereval.core.errors import (
     TargetError,
 )
 from clustereval.core.findings import Findings
-from clustereval.core.scenario import LoadedScenario, api_key
+from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.urls import BASE_URL, split_url
 from clustereval.load.arrivals import describe_plan, make_plan
 from clustereval.localapp import LocalApp

@@ -11,7 +11,7 @@ from rich.console import Console
 from clustereval.cli.options import app_option, fault_option
 from clustereval.cli.scenarios import find_scenario
 from clustereval.core.errors import ExitCode
-from clustereval.core.scenario import load_scenario
+from clustereval.core.scenario_file import load_scenario
 
 
 @click.command()

@@ -20,7 +20,8 @@ import pandas as pd
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import PromptLibrary
-from clustereval.core.scenario import LoadedScenario, Phase, Tenant
+from clustereval.core.scenario import Phase, Tenant
+from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.seeds import substream
 from clustereval.load.processes import Offsets, arrival_offsets, expected_count
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from clustereval.core import wire
+from clustereval.core.api_keys import api_key
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import PromptLibrary
-from clustereval.core.scenario import Request, Tenant, api_key
+from clustereval.core.scenario import Request, Tenant
 from clustereval.load.rows import Arrival
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

@@ -16,7 +16,7 @@ from typing import Final
 
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import ClusterEvalError, ExitCode, InvalidRunError, TargetError
-from clustereval.core.scenario import load_scenario
+from clustereval.core.scenario_file import load_scenario
 from clustereval.core.shipped import scenarios_dir
 from clustereval.core.urls import BASE_URL, split_url
 from clustereval.load.arrivals import make_plan

@@ -9,8 +9,8 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from clustereval.core import wire
+from clustereval.core.api_keys import api_key
 from clustereval.core.errors import TargetError
-from clustereval.core.scenario import api_key
 from clustereval.observe.api import Api, open_client
 from clustereval.observe.chat import Answer
 from clustereval.observe.responses import read_probe

@@ -163,7 +163,7 @@ def test_init_gives_a_scenario_that_loads(command, tmp_path: Path) -> None:  # t
     folder = tmp_path / "mine"
     assert command("init", str(folder), "--scenario", "burst").code == ExitCode.PASS
     assert (folder / "burst.yaml").is_file()
-    from clustereval.core.scenario import load_scenario
+    from clustereval.core.scenario_file import load_scenario
 
     assert len(load_scenario(folder / "burst.yaml").prompts) > 200
     said = command("init", str(folder), "--scenario", "burst")

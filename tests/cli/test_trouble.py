@@ -12,7 +12,7 @@ from clustereval import pipeline, traffic
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import ExitCode, InvalidRunError, RunFolderError
 from clustereval.core.prompts import PromptLibrary
-from clustereval.core.scenario import LoadedScenario
+from clustereval.core.scenario_file import LoadedScenario
 from clustereval.load.progress import Progress as LoadState
 from clustereval.rundir import RAW_RESPONSES, REPORT, Run
 from tests.load.support import mock_library, mock_run, mock_scenario

@@ -9,7 +9,7 @@ import pytest
 
 from clustereval.core import attributes
 from clustereval.core.findings import Finding, Outcome, Status
-from clustereval.core.scenario import load_scenario
+from clustereval.core.scenario_file import load_scenario
 from clustereval.pipeline import Request, Result, run_scenario
 from serve_apps.simulated.faults import FAULTS
 from tests.cluster.quiet import Quiet

@@ -10,9 +10,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clustereval.core.api_keys import api_key
 from clustereval.core.errors import PromptFileError, ScenarioError
 from clustereval.core.prompts import read_prompts
-from clustereval.core.scenario import Scenario, api_key, load_scenario, parse_scenario
+from clustereval.core.scenario import Scenario
+from clustereval.core.scenario_file import load_scenario, parse_scenario
 from clustereval.core.shipped import scenarios_dir
 from tests.support.synthetic import scenario
 

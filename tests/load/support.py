@@ -7,7 +7,8 @@ from typing import Any
 
 from clustereval.core.columns import PLAN
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
-from clustereval.core.scenario import LoadedScenario, Scenario
+from clustereval.core.scenario import Scenario
+from clustereval.core.scenario_file import LoadedScenario
 from clustereval.load.arrivals import make_plan
 from clustereval.rundir import PROMPTS, Manifest, Run, Target
 from tests.support.mock_server import Fault

@@ -15,15 +15,8 @@ from hypothesis import strategies as st
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
-from clustereval.core.scenario import (
-    Gamma,
-    LoadedScenario,
-    Poisson,
-    Ramp,
-    Scenario,
-    Spike,
-    load_scenario,
-)
+from clustereval.core.scenario import Gamma, Poisson, Ramp, Scenario, Spike
+from clustereval.core.scenario_file import LoadedScenario, load_scenario
 from clustereval.core.seeds import substream
 from clustereval.core.shipped import scenarios_dir
 from clustereval.load.arrivals import describe_plan, make_plan

@@ -1,0 +1,29 @@
+"""API keys: named by environment variables everywhere, read here, stored nowhere."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from clustereval.core.errors import ScenarioError
+
+
+def api_key(variable: str | None) -> str | None:
+    """The API key in the named environment variable. Keys are never stored, only their names."""
+    if variable is None:
+        return None
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        # Not shown: it may well be the key itself.
+        raise ScenarioError(
+            f"found {len(variable)} characters that name no environment variable",
+            expected="the name of an environment variable that holds the API key",
+            change="export the key, and give the variable's name: --api-key-env STAGING_KEY",
+        )
+    value = os.environ.get(variable)
+    if not value:
+        raise ScenarioError(
+            f"environment variable {variable} is not set",
+            expected="the API key in it",
+            change=f"export {variable}=…, or drop --api-key-env / api_key_env",
+        )
+    return value
