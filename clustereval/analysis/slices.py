@@ -173,7 +173,9 @@ def build_frames(
 ) -> Frames:
     """Joins tables in memory; see :class:`Frames`. ``further``: more columns that make slices."""
     warmup = (requests["role"] == "warmup").to_numpy(dtype=bool, na_value=False)
-    rows = requests[~warmup].reset_index(drop=True)
+    # What an interrupt kept from being sent, or from being answered, says nothing of anybody.
+    cut = (requests["error_type"] == "interrupted").to_numpy(dtype=bool, na_value=False)
+    rows = requests[~warmup & ~cut].reset_index(drop=True)
     rubrics = _rubrics(rows["request_id"], scores)
     width = scenario.buckets.traffic.window_s
     due = rows["due_s"].to_numpy(dtype=float, na_value=0.0)

@@ -95,7 +95,7 @@ class RunHealth(Check):
 
     required: bool = True
     late_p99_s: Seconds = Field(0.1, description="lateness of the load generator, p99")
-    dropped_ratio: Ratio = Field(0.01, description="arrivals that were never sent")
+    dropped_ratio: Ratio = Field(0.01, description="arrivals that the load generator never sent")
     unobserved_ratio: Ratio = Field(
         0.05, description="answered requests without the placement their level should give"
     )

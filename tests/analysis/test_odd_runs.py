@@ -80,3 +80,43 @@ def test_tenants_without_a_common_prompt_are_compared_by_family() -> None:
     ]
     assert finding.status is Status.FAIL
     assert finding.method == "stratified by family, Newcombe interval"
+
+
+def lost(rows: pd.DataFrame, share: float, error_type: str) -> pd.DataFrame:
+    """The last ``share`` of the arrivals, dropped for one reason."""
+    gone = rows.index >= int(len(rows) * (1 - share))
+    rows.loc[gone, "outcome"] = "dropped"
+    rows.loc[gone, "error_type"] = error_type
+    rows.loc[gone, [*OBSERVED_LATE, *PLACED, "output_text"]] = None
+    return rows
+
+
+def judged(share: float, error_type: str, **run: bool) -> Findings:
+    """Findings of a healthy run that lost ``share`` of its arrivals."""
+    requests, scores, cluster = synthetic_tables()
+    requests = lost(requests, share, error_type)
+    missing = scores.request_id.isin(requests.request_id[requests.outcome == "dropped"])
+    scores.loc[missing, "status"] = "unscored"
+    scores.loc[missing, "value"] = None
+    frames = build_frames(requests, scores, cluster, scenario(), level="probe", **run)
+    return analyse_frames(frames)
+
+
+def test_arrivals_that_an_interrupt_cost_are_not_held_against_anybody() -> None:
+    """An interrupted run is at best inconclusive, and what was never sent failed nothing."""
+    findings = judged(0.4, "interrupted", interrupted=True)
+    assert findings.verdict.outcome is Outcome.INCONCLUSIVE
+    assert not [f for f in findings.findings if f.gate and f.status is Status.FAIL]
+    assert findings.counts["dropped"] == 1200
+
+
+def test_a_target_that_lets_requests_pile_up_fails_the_verdict() -> None:
+    """Arrivals dropped because too many were unanswered are the target's failure, not the run's."""
+    findings = judged(0.2, "max_in_flight")
+    assert findings.verdict.outcome is Outcome.FAIL
+    assert [f for f in findings.of("fidelity") if f.metric == "failed" and f.status is Status.FAIL]
+
+
+def test_a_client_that_comes_too_late_makes_the_run_invalid() -> None:
+    """Arrivals dropped because the load generator was late say nothing of the target."""
+    assert judged(0.2, "deadline").verdict.outcome is Outcome.INVALID
