@@ -16,7 +16,8 @@ from clustereval.report.estimates import Estimate, mean_of_scores, quantile
 MOST_WINDOWS: Final = 180
 MOST_QUALITY_WINDOWS: Final = 36
 _NICE_WIDTHS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600)
-_SOURCES: Final = ("dashboard", "metrics", "probe", "logs", "client")
+# What each request met is exact; gauges reach the metrics endpoint every ten seconds at best.
+_SOURCES: Final = ("dashboard", "probe", "logs", "metrics", "client")
 
 
 def window_width_s(span_s: float, most: int) -> float:

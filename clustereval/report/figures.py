@@ -226,25 +226,31 @@ def two_panels(
     return _json(figure)
 
 
+_NAME_SHARE = 0.024
+"""Share of a panel's width that one character of a name takes."""
+
+
 def _mark_edges(
     figure: go.Figure, edges: Sequence[tuple[float, str]], span: Sequence[float] | None
 ) -> None:
     """Lower edges of buckets as dotted lines, their names above; the first edge is the axis."""
     if not edges or span is None:
         return
-    ends = [x for x, _ in edges[1:]] + [span[1]]
-    for (x, name), end in zip(edges, ends, strict=True):
-        # A name that is wider than its bucket stands to the left of the bucket's right edge.
-        narrow = (end - x) / (span[1] - span[0]) < 0.14
+    width = span[1] - span[0]
+    free = [span[0], span[0]]
+    for x, name in edges:
         if x != edges[0][0]:
             figure.add_shape(
                 type="line", xref="x", yref="paper", x0=x, x1=x, y0=0, y1=1, layer="below",
                 line={"color": C["context"], "width": 1, "dash": "dot"},
             )  # fmt: skip
+        # Names of narrow buckets would run into each other: such a one goes a row higher.
+        row = 0 if x >= free[0] else 1
+        free[row] = x + width * _NAME_SHARE * (len(name) + 1)
         figure.add_annotation(
-            text=figure_text(name), x=end if narrow else x, xref="x",
-            xanchor="right" if narrow else "left", y=1, yref="paper", yanchor="bottom", yshift=20,
-            xshift=-4 if narrow else 0, showarrow=False, font={"size": 11, "color": C["muted"]},
+            text=figure_text(name), x=x, xref="x", xanchor="left", y=1, yref="paper",
+            yanchor="bottom", yshift=19 + 12 * row, xshift=1, showarrow=False,
+            font={"size": 11, "color": C["muted"]},
         )  # fmt: skip
 
 

@@ -251,6 +251,21 @@ def test_a_time_line_has_a_bounded_number_of_round_windows(span: float, width: f
     assert agg.window_width_s(span, agg.MOST_WINDOWS) == width
 
 
+def test_what_requests_met_is_drawn_before_stale_gauges() -> None:
+    """A queue that the probe saw at each arrival beats a gauge scraped every ten seconds."""
+    cluster = pd.DataFrame(
+        {
+            "t_s": [1.0, 1.0, 2.0],
+            "source": ["metrics", "probe", "probe"],
+            "deployment": ["d", None, None],
+            "replica_id": ["r0", None, None],
+            "metric": "queue_depth",
+            "value": [1.0, 40.0, 60.0],
+        }
+    )
+    assert agg.cluster_series(cluster, "queue_depth").value.tolist() == [40.0, 60.0]
+
+
 def test_cluster_series_takes_the_best_source_and_the_busiest_deployment() -> None:
     """The dashboard wins over logs, the model over its ingress, the whole over the replicas."""
     cluster = pd.DataFrame(

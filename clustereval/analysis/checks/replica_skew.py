@@ -86,7 +86,8 @@ def _remedy(frames: Frames, finding: Finding, replica: str) -> str:
         return ""
     mine = frames.where(replica_id=replica)
     nodes = frames.rows["node_id"][mine].dropna().unique()
-    where = f" on node {nodes[0]}" if len(nodes) else ""
+    # Ray's node ids have 56 digits; eight are enough to find one in its dashboard.
+    where = f" on node {str(nodes[0])[:8]}" if len(nodes) else ""
     families = frames.factors["family"]
     rows = frames.rows["request_id"].isin(finding.evidence).to_numpy(dtype=bool)
     worst = sorted({families.levels[code] for code in families.codes[rows] if code >= 0})
