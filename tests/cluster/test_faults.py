@@ -92,6 +92,7 @@ def of_metric(*names: str) -> Callable[[Finding, Result], bool]:
         ("slow_start", 30.0, of_metric("scale_up_s")),
         ("tenant_starvation", None, small_tenant),
         ("race", None, of_metric("divergence")),
+        # On a slow machine an answer without end may time out before it is cut.
         ("repetition", None, of_metric("divergence", "truncated", "failed")),
         ("errors", None, of_metric("failed")),
         ("stalls", None, saturated),
