@@ -48,6 +48,7 @@ docs: install
 
 bench: install
 	$(BIN)/python -m benchmarks.analysis
+	$(BIN)/python -m benchmarks.verdict
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
