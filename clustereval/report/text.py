@@ -85,7 +85,8 @@ def _check(check: CheckResult, findings: Findings, console: Console) -> None:
     console.print(line, highlight=False)
     if check.status is Status.PASS:
         return
-    if check.sentence and check.sentence not in findings.verdict.sentence:
+    said = check.not_observed or check.sentence in findings.verdict.sentence
+    if check.sentence and not said:
         _indented(_plain(without_numbers(check.sentence)), console)
     todo = what_to_do(check, finding)
     if todo:

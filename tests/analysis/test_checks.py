@@ -68,6 +68,17 @@ def test_large_healthy_run_passes_every_check() -> None:
     assert [result.check for result in findings.checks] == list(CHECKS)
 
 
+def test_no_remedy_is_given_for_what_did_not_happen() -> None:
+    """Where no idle request failed, a share that is still open does not say that some did."""
+    [answered] = [
+        f
+        for f in analyse_frames(synthetic_frames(rows=60)).of("model_quality")
+        if f.metric == "failed"
+    ]
+    assert answered.estimate == 0
+    assert "fail already" not in answered.remedy
+
+
 def test_client_that_was_late_makes_the_run_invalid() -> None:
     """A run that measured its own load generator has no verdict about the target."""
     findings = analyse_frames(synthetic_frames(Effects(late_s=0.4, replica={"r1": 0.5})))

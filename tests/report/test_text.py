@@ -68,3 +68,12 @@ def test_names_and_sentences_cannot_steer_the_terminal(terminal: bool) -> None:
 def test_every_outcome_has_a_symbol_and_a_word(outcome: Outcome, word: str) -> None:
     """The verdict reads without colour."""
     assert word in shown(sample_findings(outcome))
+
+
+def test_an_unobserved_check_says_once_what_it_needs() -> None:
+    """What would make a check observable is printed once, not as its sentence and its remedy."""
+    findings = sample_findings()
+    [check] = [check for check in findings.checks if check.not_observed]
+    check.not_observed = "needs the Ray dashboard"
+    check.sentence = f"not observed: {check.not_observed}"
+    assert shown(findings).count("needs the Ray dashboard") == 1

@@ -34,7 +34,11 @@ class ModelQualityCheck:
             margin=frames.scenario.checks.fidelity.failure_margin,
             slice_=IDLE,
             say=lambda f: wording.share_sentence(f, "at idle", ("requests", "get no answer")),
-            remedy=lambda f: "idle requests fail already: look at their error types before load",
+            remedy=lambda f: (
+                "idle requests fail already: look at their error types before load"
+                if f.estimate
+                else ""
+            ),
         )
         return [*drafts, answered]
 
