@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import xmlschema
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,8 +46,12 @@ ALLOWED: dict[str, tuple[set[str], set[str], list[str]]] = {
 }
 
 
+SCHEMA = xmlschema.XMLSchema(Path(__file__).parent / "junit.xsd")
+
+
 def validate(text: str) -> ElementTree.Element:
     """The parsed document, after every element was held against ``ALLOWED``."""
+    SCHEMA.validate(text)
     root = ElementTree.fromstring(text)
     assert root.tag == "testsuites"
     for element in root.iter():
