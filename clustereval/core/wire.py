@@ -18,6 +18,10 @@ QUEUE_DEPTH: Final = "x-clustereval-queue-depth"
 CLUSTER_QUEUE_DEPTH: Final = "x-clustereval-cluster-queue-depth"
 REPLICA_COUNT: Final = "x-clustereval-replica-count"
 KV_CACHE_USAGE: Final = "x-clustereval-kv-cache-usage"
+ROUTER_QUEUE_DEPTH: Final = "x-clustereval-router-queue-depth"
+"""Requests that the router was holding without a replica when it took this one in."""
+ROUTER_WAIT_S: Final = "x-clustereval-router-wait-s"
+"""From the ingress taking the request in until the replica began with it."""
 
 RESPONSE_COLUMNS: Final[dict[str, tuple[str, type]]] = {
     REPLICA_ID: ("replica_id", str),
@@ -28,6 +32,8 @@ RESPONSE_COLUMNS: Final[dict[str, tuple[str, type]]] = {
     CLUSTER_QUEUE_DEPTH: ("cluster_queue_depth", float),
     REPLICA_COUNT: ("replica_count", float),
     KV_CACHE_USAGE: ("kv_cache_usage", float),
+    ROUTER_QUEUE_DEPTH: ("router_queue_depth", float),
+    ROUTER_WAIT_S: ("router_wait_s", float),
 }
 """Header → (column of the request's row, how to read it). Unreadable values are null, not zero."""
 
