@@ -5,7 +5,7 @@ Margins of scores and rates are differences of ratios (0.05 = 5 points); larger 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,9 @@ class Check(BaseModel):
     """Settings that every check has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    advisory: ClassVar[bool] = False
+    """What it finds is a remark that never fails the verdict, unless the check is required."""
 
     enabled: bool = True
     required: bool = Field(
@@ -90,6 +93,16 @@ class Fidelity(Check):
     truncation_margin: Margin = 0.03
 
 
+class Streaming(Check):
+    """Whether tokens arrive as they are made; a remark, which fails nothing unless required."""
+
+    advisory: ClassVar[bool] = True
+
+    held_margin: Margin = Field(
+        0.05, description="share of streamed answers that may arrive in lumps"
+    )
+
+
 class RunHealth(Check):
     """The run itself; where it fails, the run is not valid."""
 
@@ -102,7 +115,7 @@ class RunHealth(Check):
 
 
 class Checks(BaseModel):
-    """The eight checks of a scenario."""
+    """The checks of a scenario."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -114,6 +127,7 @@ class Checks(BaseModel):
     traffic_drift: TrafficDrift = Field(default_factory=TrafficDrift)
     tenant_fairness: TenantFairness = Field(default_factory=TenantFairness)
     fidelity: Fidelity = Field(default_factory=Fidelity)
+    streaming: Streaming = Field(default_factory=Streaming)
     run_health: RunHealth = Field(default_factory=RunHealth)
 
     def demanded_rubrics(self) -> list[str]:

@@ -17,7 +17,7 @@ from rapidfuzz.distance import Levenshtein
 
 from clustereval.core.findings import Findings, Status
 from clustereval.core.prompts import Prompt, PromptLibrary
-from clustereval.report.checks_view import SEVERITY
+from clustereval.report.names import SEVERITY
 from clustereval.report.numbers import number_or_none
 from clustereval.report.plaintext import one_line, shortened, visible
 

@@ -23,16 +23,10 @@ from markupsafe import Markup, escape
 from clustereval.core.columns import CLUSTER, REQUESTS, SCORES
 from clustereval.report import aggregates as agg
 from clustereval.report import examples, placement, redact, story
-from clustereval.report.checks_view import (
-    QUESTIONS,
-    SYMBOLS,
-    TITLES,
-    WIDTH,
-    axis_px,
-    check_rows,
-    reasons,
-)
+from clustereval.report.checks_view import check_rows, reasons
 from clustereval.report.figures import PALETTE
+from clustereval.report.forest import WIDTH, axis_px
+from clustereval.report.names import QUESTIONS, SYMBOLS, TITLES
 from clustereval.report.numbers import count, duration, percent, seconds
 from clustereval.report.plaintext import script_json, visible
 from clustereval.report.trust import trust

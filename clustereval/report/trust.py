@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from clustereval.core.findings import Status
 from clustereval.report import aggregates as agg
-from clustereval.report.checks_view import TITLES, interval_text
+from clustereval.report.checks_view import interval_text
+from clustereval.report.names import TITLES
 from clustereval.report.numbers import count, margin_text, percent, scale_of, seconds
 from clustereval.report.redact import redacted
 

@@ -64,7 +64,7 @@ def test_large_healthy_run_passes_every_check() -> None:
     """With enough requests every check of a healthy fleet passes."""
     findings = analyse_frames(synthetic_frames(Effects(flip=0.005), rows=12_000))
     assert findings.verdict.outcome is Outcome.PASS
-    assert findings.verdict.sentence == "8 of 8 passed"
+    assert findings.verdict.sentence == "9 of 9 passed"
     assert [result.check for result in findings.checks] == list(CHECKS)
 
 

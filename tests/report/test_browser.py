@@ -272,7 +272,7 @@ def test_the_keyboard_reaches_everything_in_reading_order(
     """Tab goes down the page: skip link, sections, theme, the checks, then what follows them."""
     show(browser, page)
     seen: list[str] = []
-    for _ in range(16):
+    for _ in range(17):
         browser.switch_to.active_element.send_keys(Keys.TAB)
         seen.append(
             ask(browser, "document.activeElement.closest('details.check')?.id"
@@ -283,7 +283,7 @@ def test_the_keyboard_reaches_everything_in_reading_order(
     assert seen[1:6] == ["#time", "#where", "#trust", "#answers", "#repeat"]
     assert seen[6] == "theme"
     assert [name for name in seen if name.startswith("check-")] == [
-        "check-replica_skew", "check-autoscaling_lag", "check-cache_eviction",
+        "check-replica_skew", "check-autoscaling_lag", "check-streaming", "check-cache_eviction",
         "check-model_quality", "check-traffic_drift", "check-tenant_fairness",
         "check-fidelity", "check-run_health",
     ]  # fmt: skip
