@@ -56,6 +56,8 @@ docs: install
 bench: install
 	$(BIN)/python -m benchmarks.analysis
 	$(BIN)/python -m benchmarks.verdict
+	$(BIN)/python -m benchmarks.streaming
+	$(BIN)/python -m benchmarks.cache
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -5,7 +5,7 @@ Margins of scores and rates are differences of ratios (0.05 = 5 points); larger 
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -66,9 +66,17 @@ class AutoscalingLag(Contrast):
 
 
 class CacheEviction(Contrast):
-    """Low and medium cache hit with high."""
+    """Low and medium cache hit with high, and what prompts no longer find in the cache."""
 
     divergence_margin: Margin = 0.05
+    hit_margin: Margin = Field(
+        0.3,
+        description="cache hit that prompts asked again of the same replica may lose against the "
+        "best that they found; 1 judges it never",
+    )
+    ttft_factor: Factor = Field(
+        4.0, description="TTFT, and prefill, of missed prefixes against hit ones; exploratory"
+    )
 
 
 class TrafficDrift(Contrast):
@@ -88,6 +96,18 @@ class TenantFairness(Contrast):
 class Fidelity(Check):
     """The loaded answer with the idle answer to the same prompt, at temperature 0."""
 
+    divergence: Literal["harmful", "any"] = Field(
+        "harmful",
+        description="which diverging answers gate. `harmful`: those that one of `harm_rubrics` "
+        "scores below the idle answers to the same prompt; `any`: every one whose text differs. "
+        "The other kind is measured all the same, as an exploratory finding",
+    )
+    harm_rubrics: list[str] = Field(
+        default_factory=lambda: ["correct", "degeneration"],
+        min_length=1,
+        description="rubrics that tell a harmful divergence from a harmless one; where none of "
+        "them scored an answer, any divergence gates",
+    )
     divergence_margin: Margin = 0.03
     failure_margin: Margin = Field(0.02, description="error, timeout and dropped together")
     truncation_margin: Margin = 0.03

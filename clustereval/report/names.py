@@ -21,7 +21,7 @@ QUESTIONS: Final = {
     "model_quality": "is the model good enough when the cluster is idle?",
     "replica_skew": "does one replica answer worse than its siblings?",
     "autoscaling_lag": "do answers suffer while the autoscaler catches up?",
-    "cache_eviction": "do answers suffer where the prefix cache missed?",
+    "cache_eviction": "does the prefix cache lose what it held, and do answers suffer?",
     "traffic_drift": "do bursts and sustained load change the answers?",
     "tenant_fairness": "does one tenant get less than the others?",
     "fidelity": "is the loaded answer the one the idle cluster gave?",

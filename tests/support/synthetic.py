@@ -40,6 +40,8 @@ class Effects:
     """Share of answers that come out wrong by chance, everywhere: noise, not an effect."""
     truncation: dict[str, float] = field(default_factory=dict)
     """Saturation bucket → share of answers that are cut at the token limit."""
+    kept_prefixes: float = 0.6
+    """Share of requests whose prefix the cache still holds."""
     batcher_s: float | None = None
     """Beat of a batcher that holds tokens back; None: tokens arrive as they are made."""
     scale_up_s: float | None = None
@@ -138,7 +140,10 @@ def synthetic_requests(
         [rng.uniform(0, 1.9, rows), rng.uniform(1, 6, rows), rng.uniform(4, 12, rows)],
         rng.uniform(2, 30, rows),
     )
+    # Most prefixes are still there; of the others more or less was evicted.
     hit = np.clip(rng.beta(2, 1, rows), 0, 0.99)
+    kept = substream(seed, "kept").random(rows) < effects.kept_prefixes
+    hit = np.where(kept, 0.9 + 0.09 * hit, hit)
     tenant = np.where(rng.random(rows) < 0.85, "acme", "beta")
     frame = pd.DataFrame(
         {
