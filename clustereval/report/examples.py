@@ -178,7 +178,8 @@ def _item(
         **{key: _rounded(row[key]) for key in (
             "due_s", "ttft_due_s", "e2e_due_s", "queue_depth", "cluster_queue_depth",
             "replica_count", "replica_age_s", "saturation", "cache_hit_ratio", "prompt_tokens",
-            "output_tokens", "kv_cache_usage",
+            "output_tokens", "kv_cache_usage", "router_wait_s", "engine_queue_s",
+            "engine_prefill_s",
         )},
     }  # fmt: skip
 

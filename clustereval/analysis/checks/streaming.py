@@ -19,7 +19,7 @@ from clustereval.analysis.streams import (
 from clustereval.core.checks import Streaming
 from clustereval.core.findings import Finding, Status
 
-OFF = "experimental_configs={'stream_batching_interval_ms': 0}"
+OFF = "in Ray Serve LLM set `experimental_configs={'stream_batching_interval_ms': 0}`"
 
 
 class StreamingCheck:
@@ -61,16 +61,16 @@ def _sentence(finding: Finding, batcher: Batcher | None) -> str:
     numbers = wording.interval(finding, sign="%", limit="allowed")
     if batcher is None or not finding.estimate:
         return f"tokens arrive as they are made ({numbers}){wording.ending(finding)}"
-    share = f"{wording.percent(finding.estimate)} of streamed answers were held back"
+    said = f"{wording.percent(finding.estimate)} of streamed answers were held back"
     if batcher.interval_s is None or batcher.floor_s is None:
-        what = f"they come at once, {batcher.tokens:.0f} tokens in one piece, so TTFT is E2E"
+        said += f" and came at once, {batcher.tokens:.0f} tokens in one piece, so TTFT is E2E"
     else:
-        what = (
-            f"their chunks are hardly ever less than {1000 * batcher.floor_s:.0f} ms apart and "
-            f"bring {batcher.tokens:.0f} tokens each: a batcher of about {_rounded(batcher)} ms"
+        said += (
+            f" by a batcher of about {_rounded(batcher)} ms: chunks are hardly ever less than "
+            f"{1000 * batcher.floor_s:.0f} ms apart and bring {batcher.tokens:.0f} tokens each"
         )
-        what += "; TTFT measures it" if batcher.holds_first else ""
-    return f"{share}: {what} ({numbers}){wording.ending(finding)}"
+        said += "; TTFT measures it" if batcher.holds_first else ""
+    return f"{said} ({numbers}){wording.ending(finding)}"
 
 
 def _rounded(batcher: Batcher) -> int:
@@ -82,9 +82,8 @@ def _rounded(batcher: Batcher) -> int:
 def _remedy(finding: Finding, batcher: Batcher | None) -> str:
     if finding.status is not Status.FAIL or batcher is None:
         return ""
-    text = f"in Ray Serve LLM set {OFF}"
     if batcher.interval_s is None:
-        return f"{text}; elsewhere look for a proxy that buffers (nginx: proxy_buffering off)"
+        return f"{OFF}; elsewhere look for a proxy that buffers (nginx: proxy_buffering off)"
     if not batcher.holds_first:
-        return f"{text}; the first token is not held, so look at vLLM's stream_interval as well"
-    return text
+        return f"{OFF}; the first token is not held, so look at vLLM's stream_interval as well"
+    return OFF
