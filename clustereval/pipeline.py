@@ -29,6 +29,7 @@ from clustereval.load.arrivals import describe_plan, make_plan
 from clustereval.localapp import LocalApp
 from clustereval.observe.dashboard import dashboard_url
 from clustereval.observe.join import join
+from clustereval.observe.lost import lost_sight
 from clustereval.observe.otlp import export_spans, traces_url
 from clustereval.observe.ray_cluster import RayObserver
 from clustereval.observe.target import inspect_target, resolve_model
@@ -128,6 +129,9 @@ def judge(
             change="run it again: `clustereval run`",
         )
     join(run)
+    if note:
+        for sentence in lost_sight(run.manifest.observation, run.manifest.level):
+            note(f"Ray's view: {sentence}")
     spans = export_spans(run, otlp)
     if spans.problem and note:
         note(spans.problem)

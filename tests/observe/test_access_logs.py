@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustereval.core.errors import TargetError
-from clustereval.observe.access_logs import collect_access, parse_line
+from clustereval.observe.access_lines import parse_line
+from clustereval.observe.access_logs import collect_access
 from clustereval.observe.dashboard import Dashboard, ProxyState
 from clustereval.observe.sampler import SeenReplica
 from clustereval.rundir import read_json_lines
