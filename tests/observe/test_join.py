@@ -142,6 +142,19 @@ def test_saturation_takes_the_best_basis_that_the_row_has() -> None:
     assert frame["saturation_bucket"].to_list() == ["saturating", "warm", "warm", "saturating"]
 
 
+def test_the_routers_headers_reach_their_columns() -> None:
+    """Depth and wait, as stated; what is no plain number is null."""
+    head = "x-clustereval-router-"
+    frame = _join(
+        [
+            response(0, headers={f"{head}queue-depth": "4", f"{head}wait-s": "0.0125"}),
+            response(1, headers={f"{head}queue-depth": "-1", f"{head}wait-s": "soon"}),
+        ]
+    )
+    assert (frame.loc["r0", "router_queue_depth"], frame.loc["r0", "router_wait_s"]) == (4, 0.0125)
+    assert frame.loc["r1", ["router_queue_depth", "router_wait_s"]].isna().all()
+
+
 def test_unreadable_probe_headers_are_null() -> None:
     """A header that is no plain number says nothing; it is not zero."""
     headers = {
