@@ -88,6 +88,7 @@ def explain(facts: TargetFacts, ray: RayFacts) -> list[Observation]:
         _queue_depth(facts, ray),
         _replica_count(facts, ray),
         _cache(facts),
+        _engine(facts),
         _pinning(facts),
         _autoscaler(ray),
         _dashboard(ray),
@@ -182,6 +183,18 @@ def _cache(facts: TargetFacts) -> Observation:
         None,
         "streams end without usage",
         "on vLLM: enable_force_include_usage=True and enable_prompt_tokens_details=True",
+    )
+
+
+def _engine(facts: TargetFacts) -> Observation:
+    fact = "engine's queue and prefill"
+    if facts.engine_times:
+        return Observation(fact, "client", "metrics.queue_time_ms of each answer")
+    return Observation(
+        fact,
+        None,
+        "answers do not say how long they queued, so TTFT cannot be divided",
+        "on vLLM: enable_per_request_metrics=True and enable_force_include_usage=True",
     )
 
 

@@ -69,6 +69,22 @@ def test_a_target_that_sends_everything_at_once_is_told() -> None:
     assert times.change is not None
 
 
+@pytest.mark.parametrize(
+    ("metrics", "level"),
+    [({"queue_time_ms": 0.4}, "client"), ({"queue_time_ms": None}, None), (None, None)],
+)
+def test_an_engine_that_tells_its_own_times_is_found(
+    metrics: dict[str, Any] | None, level: str | None
+) -> None:
+    """Where answers do not say how long they queued, doctor names vLLM's option."""
+    with serving(StubApi(metrics=metrics, gap_s=0.0)) as url:
+        lines = {line.fact: line for line in diagnose(_target(url))}
+    line = lines["engine's queue and prefill"]
+    assert line.level == level
+    assert (line.change is None) == (level is not None)
+    assert level is not None or "enable_per_request_metrics" in (line.change or "")
+
+
 def test_a_target_without_usage_says_what_to_turn_on() -> None:
     """No token counts: the cache-hit ratio cannot be observed, and doctor says the flag."""
     with serving(StubApi(usage=None)) as url:
