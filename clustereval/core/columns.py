@@ -227,7 +227,7 @@ CLUSTER_METRICS: Final[dict[str, ClusterMetric]] = {
         "duration",
         "s",
         "from a replica's start, begun during the run, to the first token that a "
-        "request got from it",
+        "request got from it; waiting for a request is in it",
     ),
     "queue_depth": ClusterMetric(
         "gauge", "requests", "requests in the deployment, or held by the replica"

@@ -25,6 +25,8 @@ from clustereval.observe.sampler import SeenReplica
 TAIL_LINES: Final = 50_000
 """How many lines of a part are asked for at first; four times as many until they reach back."""
 _SLACK_S: Final = 60.0
+PAUSES_S: tuple[float, ...] = (1.0, 3.0)
+"""Waits before a listing is asked for again: right after a burst a node's agent may be too busy."""
 
 
 @dataclass(frozen=True)
@@ -142,17 +144,31 @@ class _Listing:
 
     def __init__(self, dashboard: Dashboard):
         self._dashboard = dashboard
-        self._names: dict[str, list[str]] = {}
+        self._names: dict[str, list[str] | TargetError] = {}
         self.offset_s: dict[str, float] = {}
 
     def parts(self, source: Source) -> list[str]:
         """The log and its rotated parts, newest first."""
         if source.node_id not in self._names:
-            self._names[source.node_id] = self._dashboard.log_names(source.node_id)
+            self._names[source.node_id] = self._ask(source.node_id)
+        names = self._names[source.node_id]
+        if isinstance(names, TargetError):
+            raise names
         pattern = re.compile(re.escape(source.base) + r"(?:\.(\d+))?")
-        found = [(name, pattern.fullmatch(name)) for name in self._names[source.node_id]]
+        found = [(name, pattern.fullmatch(name)) for name in names]
         parts = [(int(match[1] or 0), name) for name, match in found if match]
         return [name for _, name in sorted(parts)] or [source.base]
+
+    def _ask(self, node_id: str) -> list[str] | TargetError:
+        """The node's logs, or why they cannot be had: said of each of its replicas, asked once."""
+        pauses = list(PAUSES_S)
+        while True:
+            try:
+                return self._dashboard.log_names(node_id)
+            except TargetError as error:
+                if not pauses or "HTTP 5" not in error.found:
+                    return error
+                time.sleep(pauses.pop(0))
 
 
 def _lines_of(

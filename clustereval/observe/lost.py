@@ -23,7 +23,7 @@ def lost_sight(observation: Mapping[str, Any], level: str | None) -> list[str]:
     said = [_gap(gap) for gap in gaps[:_MOST]]
     if len(gaps) > _MOST:
         said.append(f"{len(gaps) - _MOST} more gaps in what the dashboard told")
-    notes = [str(note) for note in ray.get("notes") or []]
+    notes = [" ".join(str(note).split()) for note in ray.get("notes") or []]
     said += notes[:_MOST]
     if len(notes) > _MOST:
         said.append(f"{len(notes) - _MOST} more notes in manifest.json, observation.ray.notes")
@@ -37,7 +37,7 @@ def lost_sight(observation: Mapping[str, Any], level: str | None) -> list[str]:
 
 
 def _gap(gap: Mapping[str, Any]) -> str:
-    reason = gap.get("reason", "no reason known")
+    reason = " ".join(str(gap.get("reason", "no reason known")).split())
     start, end = gap.get("start_s"), gap.get("end_s")
     if not isinstance(start, int | float) or not isinstance(end, int | float):
         return f"the dashboard did not answer for a while: {reason}"
