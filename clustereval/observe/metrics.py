@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +26,9 @@ SERIES: Final[dict[str, tuple[str, ...]]] = {
 }
 """Metric of ``core.columns.CLUSTER_METRICS`` → Prometheus names, the best first, without the prefix
 ``ray_`` and with ``_`` for ``:``. Ray may export a counter under both its names: they are one."""
+
+GIVE_UP_AFTER: Final = 3
+BUDGET_S: Final = 4.0
 
 _SHARES: Final = frozenset({"kv_cache_usage"})
 """Of several engines in a replica the fullest counts; all else is summed over them."""
@@ -84,24 +88,34 @@ def _value(text: str) -> float | None:
 class Scraper:
     """Scrapes the endpoints, and stops trying those that do not answer from here.
 
-    Metric ports are often open inside the cluster only; that is told, not an error.
+    Metric ports are often open inside the cluster only; that is told, not an error. An endpoint
+    that is merely busy gets another chance. One round takes no longer than ``BUDGET_S`` and one
+    endpoint's time-out, since the sampler waits for it; who was left out comes first in the next.
     """
 
     def __init__(self, targets: list[str], timeout_s: float = 2.0):
         self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
-        self._targets = targets
-        self.unreachable: list[str] = []
+        self._failures = dict.fromkeys(targets, 0)
+
+    @property
+    def unreachable(self) -> list[str]:
+        """Endpoints that were given up."""
+        return [target for target, count in self._failures.items() if count >= GIVE_UP_AFTER]
 
     def scrape(self) -> list[Sample]:
         samples: list[Sample] = []
-        for target in list(self._targets):
+        end = time.monotonic() + BUDGET_S
+        for target in [t for t, count in self._failures.items() if count < GIVE_UP_AFTER]:
+            if time.monotonic() > end:
+                break
+            failures = self._failures.pop(target)  # to the end of the queue
             try:
                 response = self._client.get(f"http://{target}/metrics")
                 response.raise_for_status()
             except (httpx.HTTPError, httpx.InvalidURL):
-                self._targets.remove(target)
-                self.unreachable.append(target)
+                self._failures[target] = failures + 1
                 continue
+            self._failures[target] = 0
             samples.extend(parse_metrics(response.text))
         return samples
 

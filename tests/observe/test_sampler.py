@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from clustereval.core.columns import CLUSTER_METRICS
 from clustereval.core.errors import TargetError
+from clustereval.observe import metrics
 from clustereval.observe.dashboard import Dashboard, ServeState, find_token
-from clustereval.observe.metrics import parse_metrics
+from clustereval.observe.metrics import Scraper, parse_metrics
 from clustereval.observe.sampler import ClusterSampler
 from clustereval.rundir import read_json_lines
 from tests.observe.servers import Call, Reply, json_reply, serving
@@ -326,3 +327,34 @@ def test_engine_metrics_of_watched_replicas_are_sampled(tmp_path: Path) -> None:
     assert {row["replica_id"] for row in rows} == {"r1"}
     assert {"engine_running", "preemptions", "prefix_cache_hits"} <= {r["metric"] for r in rows}
     assert {row["deployment"] for row in rows} == {"D"}
+
+
+def test_a_busy_endpoint_gets_another_chance_and_a_closed_one_is_given_up() -> None:
+    """Two failures in a row are a busy node, three are a port that is closed to this machine."""
+    answers = [Reply(503), Reply(503), Reply(200, [VLLM.encode()]), *[Reply(503)] * 3]
+    with serving(lambda call: answers.pop(0)) as url:
+        scraper = Scraper([url.removeprefix("http://")])
+        found = [len(scraper.scrape()) for _ in range(6)]
+        assert found == [0, 0, 5, 0, 0, 0]
+        assert scraper.unreachable == [url.removeprefix("http://")]
+        assert scraper.scrape() == []  # `answers` is empty: it is not asked any more
+        scraper.close()
+
+
+def test_slow_endpoints_do_not_hold_up_the_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round ends when its time is over; whoever was left out comes first in the next."""
+    monkeypatch.setattr(metrics, "BUDGET_S", 0.01)
+    asked: list[str] = []
+
+    def handle(call: Call) -> Reply:
+        asked.append(call.headers["host"])
+        time.sleep(0.02)
+        return Reply(200, [b""])
+
+    with serving(handle) as first, serving(handle) as second:
+        hosts = [url.removeprefix("http://") for url in (first, second)]
+        scraper = Scraper(hosts)
+        for _ in range(4):
+            scraper.scrape()
+        scraper.close()
+    assert asked == [*hosts, *hosts]
