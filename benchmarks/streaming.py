@@ -32,6 +32,11 @@ def honest() -> Mapping[str, tuple[sim.Make, sim.Send]]:
             found[name] = (sim.one_by_one(itl_s, 0.2), sim.stalling(every_s, length_s))
         name = f"{1000 * itl_s:g} ms a token, answers of 4 to 20"
         found[name] = (sim.one_by_one(itl_s, 0.3, (4, 21)), sim.at_once)
+    # As seen of vLLM on two cores that carried ten times their load.
+    for every_s, length_s in ((0.03, 0.04), (0.03, 0.08), (0.06, 0.08)):
+        name = f"4 ms a token, answers of 8 to 16, starved {1000 * length_s:g} ms"
+        name += f" every {1000 * every_s:g} ms"
+        found[name] = (sim.one_by_one(0.004, 0.3, (8, 17)), sim.stalling(every_s, length_s))
     for step_s in (0.01, 0.025, 0.05):
         for jitter in (0.02, 0.2):
             name = f"1 to 5 tokens a step of {1000 * step_s:g} ms, jitter {jitter:g}"

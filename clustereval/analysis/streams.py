@@ -45,6 +45,8 @@ AT_ONCE: Final = 0.2
 HALVES: Final = 0.5
 """Share of answers of so many tokens that must come in one lump, or in at most two of four tokens
 or more, where too few have the three lumps that show a beat."""
+MOST_FREE: Final = 0.1
+"""Share of them that may come token by token: of a starved machine's, more do."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ def _at_once(streams: Streams, ttft_s: Floats, rows: np.ndarray) -> Batcher | No
     """Answers that came whole, or nearly: a beat as long as they, or a proxy that buffers."""
     long = rows[streams.tokens[rows] >= AT_ONCE_TOKENS]
     if len(long) < MIN_STREAMS:
+        return None
+    if (streams.per_lump[long] < LUMP).mean() > MOST_FREE:
         return None
     halves = (streams.lumps[long] <= 2) & (streams.per_lump[long] >= AT_ONCE_TOKENS / 2)
     if (streams.lumps[long] == 1).mean() < AT_ONCE and halves.mean() < HALVES:
