@@ -115,6 +115,9 @@ def test_cached_prefixes_may_reword_answers_too() -> None:
     by_metric = {f.metric: (f.gate, f.status) for f in mine}
     assert by_metric["divergence"] == (False, Status.FAIL)
     assert by_metric["harmful_divergence"] == (True, Status.PASS)
+    [text] = [f for f in mine if f.metric == "divergence"]
+    assert text.sentence.startswith("at a low cache hit, ")
+    assert " more answers diverge from the idle answer than at a high cache hit (" in text.sentence
 
 
 def test_a_request_without_an_answer_diverges_in_neither_way() -> None:

@@ -16,9 +16,9 @@ from clustereval.analysis.checks.base import (
     score_draft,
     score_drafts,
 )
-from clustereval.analysis.divergence import divergences
+from clustereval.analysis.divergence import Divergence, divergences
 from clustereval.analysis.estimates import MIN_PAIRS
-from clustereval.analysis.gates import Draft
+from clustereval.analysis.gates import Draft, Say
 from clustereval.analysis.slices import NOT_APPLICABLE, SCORED, Floats, Frames, Mask, Rubric
 from clustereval.core.checks import CacheEviction
 from clustereval.core.findings import Finding, Status
@@ -71,14 +71,13 @@ class CacheEvictionCheck:
             self.name, frames, settings.rubrics, (side, base), settings.score_margin,
             by="cache_bucket", within=WITHIN, remedy=remedy, leave_out=FIDELITY,
         )  # fmt: skip
-        drafts += [
-            score_draft(
+        for kind in divergences(frames):
+            made = score_draft(
                 self.name, frames, kind.name, (side, base), settings.divergence_margin,
                 by="cache_bucket", within=WITHIN, gate=kind.gate, scores=kind.scores,
                 remedy=remedy,
-            )
-            for kind in divergences(frames)
-        ]  # fmt: skip
+            )  # fmt: skip
+            drafts.append(replace(made, say=_diverging(kind, side, base)))
         return drafts + self._slower(frames, settings, side, base)
 
     def _slower(
@@ -190,6 +189,11 @@ def _why(frames: Frames, buckets: Sequence[str]) -> str:
         return "no request found anything in a prefix cache: it is off, or too small to keep any"
     seen = "" if frames.factors["replica_id"].known.any() else ", or to see which replica answered"
     return f"needs cache hits both high and lower{seen}; all were {', '.join(buckets)}"
+
+
+def _diverging(kind: Divergence, side: Side, base: Side) -> Say:
+    words = ("answers", kind.verb)
+    return lambda f: wording.share_sentence(f, f"at {side.words}", words, f"at {base.words}")
 
 
 def _lost_sentence(finding: Finding) -> str:
