@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from clustereval.core import attributes
+from clustereval.core import attributes, wire
 from clustereval.probe.replica import ReplicaProbe, Slot
 from clustereval.probe.spans import annotate_span, server_span
+from clustereval.probe.travel import pin_means
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -72,6 +73,10 @@ class ProbeMiddleware:
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
         }
+        pin = request_headers.get(wire.PIN)
+        if pin and not pin_means(pin, observed.get(wire.REPLICA_ID), self.replica.rank):
+            await _refuse(pin, marked)
+            return
         slot = Slot(self.replica)
         try:
             with server_span(
@@ -82,3 +87,11 @@ class ProbeMiddleware:
                 await self._app(scope, receive, marked)
         finally:
             slot.release()
+
+
+async def _refuse(pin: str, send: Send) -> None:
+    """What the app would answer was meant for another replica: never served on a wrong one."""
+    body = f"{wire.PIN}: another replica was reached than {pin}".encode("utf-8", "replace")
+    headers = [(b"content-type", b"text/plain; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

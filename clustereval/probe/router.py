@@ -12,7 +12,6 @@ falling back to another replica would be measured as that one.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -22,7 +21,7 @@ from ray.serve.exceptions import BackPressureError
 
 from clustereval.core import wire
 from clustereval.probe import ray_private
-from clustereval.probe.travel import note_router_depth
+from clustereval.probe.travel import note_router_depth, pin_means
 
 RANK_KEY = "rank"
 """Key of the rank in what the deployment's ``record_replica_metadata`` returns."""
@@ -92,10 +91,7 @@ class PinningRouter(PinningMixin, ray_private.default_router_class()):  # type: 
 
 def is_pinned_to(replica: Any, pin: str) -> bool:
     """Whether ``pin`` (``rank:<n>`` or a replica id) means this replica."""
-    rank = re.fullmatch(r"rank:(\d+)", pin)
-    if rank is not None:
-        return bool(_rank(replica) == int(rank[1]))
-    return bool(replica.replica_id.unique_id == pin)
+    return pin_means(pin, replica.replica_id.unique_id, _rank(replica))
 
 
 def _rank(replica: Any) -> Any:

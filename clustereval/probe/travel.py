@@ -8,6 +8,7 @@ call of a handle is ever given an answer that it does not expect.
 from __future__ import annotations
 
 import copy
+import re
 import time
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,12 @@ def take_ask(
     positional = [cleaned(argument) for argument in arguments]
     named = {name: cleaned(argument) for name, argument in options.items()}
     return ask, headers, positional, named
+
+
+def pin_means(pin: str, replica_id: Any, rank: Any) -> bool:
+    """Whether a pin (``rank:<n>`` or a replica id) means the replica with this id and rank."""
+    asked = re.fullmatch(r"rank:(\d+)", pin)
+    return bool(rank == int(asked[1]) if asked is not None else replica_id == pin)
 
 
 def as_item(observed: Observed) -> dict[str, Observed]:

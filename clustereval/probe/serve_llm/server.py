@@ -14,7 +14,7 @@ from clustereval.core import wire
 from clustereval.probe import ray_private
 from clustereval.probe.replica import Observed, ReplicaProbe, Slot
 from clustereval.probe.spans import open_server_span
-from clustereval.probe.travel import as_item, take_ask
+from clustereval.probe.travel import as_item, pin_means, take_ask
 
 TENANT_HEADER = "x-tenant"
 
@@ -118,7 +118,7 @@ def _start_meant(
 ) -> Any:
     """Starts the app's method, unless the request was meant for another replica: none of our
     routers chose this one then, or ranks have moved since."""
-    if pin is None or pin in (observed.get(wire.REPLICA_ID), f"rank:{probe.rank}"):
+    if not pin or pin_means(pin, observed.get(wire.REPLICA_ID), probe.rank):
         return call()
     from clustereval.probe.router import PinUnavailableError
 
