@@ -23,7 +23,6 @@ from clustereval.probe.serve_llm.observe import DIRECT, PER_REQUEST
 from clustereval.probe.serve_llm.routers import observed_path
 from clustereval.probe.serve_llm.server import ObservedServer
 
-
 ROUTERS = "ray.serve.experimental"
 
 
