@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -97,7 +96,6 @@ def run_app(
         print(json.dumps(start(launch)), flush=True)
         stop.wait()
     except LocalAppError as error:
-        print(str(error), file=sys.stderr)
         said = {"found": error.found, "expected": error.expected, "change": error.change}
         print(json.dumps(said), flush=True)
         code = 1
@@ -248,7 +246,7 @@ def wait_for_rank(
             with urllib.request.urlopen(request, timeout=limit_s) as reply:
                 count = reply.headers[wire.REPLICA_COUNT]
                 reply.read()
-            if count == str(replicas):
+            if count in (None, str(replicas)):
                 return
             last = f"that {count or 'an unknown number of'} replicas were running"
         except urllib.error.HTTPError as error:

@@ -38,8 +38,8 @@ class EngineSettings:
     tell a prefix of 200 tokens from none."""
     enforce_eager: bool = False
     tensor_parallel_size: int = 1
-    kv_cache_gib: int | None = None
-    """KV cache on a CPU, in GiB; vLLM takes a share of the machine's memory where not given."""
+    kv_cache_mib: int | None = None
+    """KV cache of a replica, in MiB; vLLM takes a share of the memory where not given."""
     more: dict[str, Any] = field(default_factory=dict)
     """Further ``engine_kwargs`` of Ray Serve LLM, as they are."""
 
@@ -90,7 +90,7 @@ class Settings:
 
 GPU: Final = Settings()
 CPU: Final = Settings(
-    engine=EngineSettings(max_num_seqs=32, enforce_eager=True, kv_cache_gib=1),
+    engine=EngineSettings(max_num_seqs=32, enforce_eager=True, kv_cache_mib=128),
     app=AppSettings(
         hardware="cpu",
         max_replicas=3,
@@ -106,4 +106,8 @@ CPU_ENVIRONMENT: Final = {
     # Replicas on one machine would bind their threads to the same cores, which looks like skew.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
+}
+LOCAL_ENVIRONMENT: Final = {
+    # Else every idle worker that Ray starts in advance imports all of vLLM, for nothing.
+    "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",
 }
