@@ -105,8 +105,8 @@ def test_a_silent_board_costs_two_headers_and_nothing_else() -> None:
             pass
 
     board: Any = Fixed()
-    probe._start()
-    probe._board = board
+    probe.replica.start()
+    probe.replica.board = board
     headers = observed(probe)
     assert (headers[wire.CLUSTER_QUEUE_DEPTH], headers[wire.REPLICA_COUNT]) == ("5", "3")
     board.totals = None
