@@ -246,7 +246,7 @@ def wait_for_rank(
             with urllib.request.urlopen(request, timeout=limit_s) as reply:
                 count = reply.headers[wire.REPLICA_COUNT]
                 reply.read()
-            if count in (None, str(replicas)):
+            if count == str(replicas):
                 return
             last = f"that {count or 'an unknown number of'} replicas were running"
         except urllib.error.HTTPError as error:

@@ -11,6 +11,7 @@ from typing import Any
 from ray import serve
 from ray.serve.llm import LLMConfig, build_openai_app
 
+from clustereval.probe.serve_llm import observe_app
 from serve_apps.faults import check_faults
 from serve_apps.vllm.faults import FAULTS, Planted
 from serve_apps.vllm.server import PlantedServer
@@ -42,7 +43,7 @@ def build(args: dict[str, Any]) -> serve.Application:
 
 def application(settings: Settings, planted: Planted) -> serve.Application:
     """The application for ``serve.run``, observed by the probe."""
-    return build_openai_app({"llm_configs": [llm_config(settings, planted)]})
+    return build_openai_app(observe_app({"llm_configs": [llm_config(settings, planted)]}))
 
 
 def llm_config(settings: Settings, planted: Planted) -> LLMConfig:

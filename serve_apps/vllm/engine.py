@@ -31,7 +31,7 @@ class SingleProcessEngine(VLLMEngine):
 class LocalModel(CallbackBase):
     """For a model that lies in a folder: no task that would download it to each node first.
 
-    That task takes a process of its own per replica, which imports all of vLLM to find nothing to do.
+    That task takes a process per replica, which imports all of vLLM to find nothing to do.
     """
 
     async def on_before_node_init(self) -> None:

@@ -10,7 +10,7 @@ Imports neither Ray nor vLLM: ``app.py`` and ``server.py`` beside it act on what
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from serve_apps.faults import Fault, catalogue
@@ -63,14 +63,14 @@ FAULTS: Final = catalogue(
     ),
     Fault(
         "kill_replica",
-        20,
+        60,
         "seconds",
         "fidelity",
-        f"the replica of rank {ODD_RANK} is killed so long after the first request",
+        f"the replica of rank {ODD_RANK} is killed so long after its first traced request",
     ),
 )
 
-LIVE: Final = ("perturbed_weights", "short_context")
+LIVE: Final = ("perturbed_weights", "short_context", "kill_replica")
 """Faults that Serve can plant in running replicas, by a new ``user_config`` alone."""
 
 
@@ -110,11 +110,6 @@ class Planted:
         told["prefer_largest_tenant"] = "tenant_starvation" in self.strengths
         return told
 
-    @property
-    def kill_after_s(self) -> float | None:
-        """Seconds from the first request to the death of a replica; ``None``: nobody dies."""
-        return self.strengths.get("kill_replica")
-
 
 @dataclass(frozen=True)
 class ReplicaFaults:
@@ -124,11 +119,13 @@ class ReplicaFaults:
         noise: on the weights, in their standard deviations; 0: none.
         keep_tokens: of each prompt, from its end; ``None``: all.
         prefer_largest_tenant: whether the tenant with the most requests is scheduled first.
+        die_after_s: seconds from the first request to this replica's death; ``None``: it lives.
     """
 
     noise: float = 0.0
     keep_tokens: int | None = None
     prefer_largest_tenant: bool = False
+    die_after_s: float | None = None
 
     @classmethod
     def read(cls, user_config: Mapping[str, Any] | None, rank: int | None) -> ReplicaFaults:
@@ -140,7 +137,12 @@ class ReplicaFaults:
             noise=float(mine.get("perturbed_weights") or 0.0),
             keep_tokens=None if keep is None else int(keep),
             prefer_largest_tenant=bool(told.get("prefer_largest_tenant")),
+            die_after_s=mine.get("kill_replica"),
         )
+
+    def spared(self) -> ReplicaFaults:
+        """The same, but this replica lives."""
+        return replace(self, die_after_s=None)
 
 
 class TenantPriority:
