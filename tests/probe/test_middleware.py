@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ from starlette.testclient import TestClient
 from clustereval.core import wire
 from clustereval.probe import ProbeMiddleware
 from clustereval.probe.board import SILENT_S, Board, BoardState, Totals
+from clustereval.probe.serve_llm.direct import EngineMiddleware
 
 
 def app(**options: Any) -> FastAPI:
@@ -179,3 +181,21 @@ def test_importing_the_probe_is_cheap() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert result.stdout.strip() == "set()", result.stderr
+
+
+def test_the_engines_own_server_is_observed_with_its_kv_cache() -> None:
+    """As vLLM adds the middleware: by class, with the engine's client in the app's state."""
+
+    class FakeManager:
+        stat_loggers: list[Any] = []  # noqa: RUF012
+
+    api = app()
+    api.user_middleware.clear()
+    api.add_middleware(EngineMiddleware)
+    api.state.engine_client = SimpleNamespace(logger_manager=FakeManager())
+    with TestClient(api) as client:
+        assert wire.KV_CACHE_USAGE not in client.get("/").headers
+        (logger,) = FakeManager.stat_loggers
+        logger.record(SimpleNamespace(kv_cache_usage=0.5))
+        headers = client.get("/").headers
+    assert (headers[wire.KV_CACHE_USAGE], headers[wire.QUEUE_DEPTH]) == ("0.5", "0")
