@@ -115,6 +115,8 @@ def test_every_answer_says_what_the_request_met(app: App, path: str, stream: boo
     prompt = {"prompt": "x" * 80} if path == "completions" else {}
     chat = {} if prompt else {"messages": [{"role": "user", "content": "x" * 80}]}
     body = {**prompt, **chat, "stream": stream}
+    if stream:
+        body["stream_options"] = {"include_usage": True}
     for _ in range(2):  # the first answer of a replica may come before its engine's first figures
         for rank in (0, 1):
             reply = app.post(path, body, f"rank:{rank}")

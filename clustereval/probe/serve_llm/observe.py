@@ -10,12 +10,12 @@ from typing import Any, Final
 from clustereval.probe import ray_private
 from clustereval.probe.ray_private import report
 
-PER_REQUEST: Final = {
-    "enable_prompt_tokens_details": True,
-    "enable_per_request_metrics": True,
-    "enable_force_include_usage": True,
-}
-"""Options of vLLM that make it say of each request what was cached and how long it queued."""
+PER_REQUEST: Final = {"enable_prompt_tokens_details": True, "enable_per_request_metrics": True}
+"""Options of vLLM that make it say of each request what was cached and how long it queued.
+
+Not ``enable_force_include_usage``: with it every streamed token carries a usage of its own, and the
+end of a stream has one for whoever asks with ``stream_options``, as clustereval does.
+"""
 DIRECT: Final = "clustereval.probe.serve_llm.direct.EngineMiddleware"
 
 
