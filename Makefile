@@ -9,6 +9,7 @@ FAULT ?=
 
 help:
 	@echo "make demo [FAULT=replica_skew]  a local Ray Serve cluster, a replay, a verdict, a report"
+	@echo "make demo-vllm [FAULT=…]        the same with a real model in vLLM, on this machine's CPU"
 	@echo "make test                       every test, real cluster and real browser included"
 	@echo "make check                      the fast part: format, types, import contracts, unit tests"
 	@echo "make install                    the environment in $(VENV)"

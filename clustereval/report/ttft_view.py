@@ -34,7 +34,7 @@ _ROUTER: Final = (
 )
 _ENGINE: Final = (
     "Not observed: the engine's queue and prefill, which are within the rest. On vLLM set "
-    "`enable_per_request_metrics=True` and `enable_force_include_usage=True` (engine_kwargs)."
+    "`enable_per_request_metrics=True` (engine_kwargs)."
 )
 _ORDER: Final = ("idle", "warm", "saturating", "scaling")
 _SEEN: Final = 0.5

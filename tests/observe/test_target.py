@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from clustereval.core import wire
 from clustereval.core.errors import TargetError
+from clustereval.observe.dashboard import ApplicationState, DeploymentState
 from clustereval.observe.doctor import RayFacts, diagnose, explain
-from clustereval.observe.target import inspect_target, resolve_model
+from clustereval.observe.target import TargetFacts, inspect_target, resolve_model
 from clustereval.rundir import Target
 from tests.observe.servers import Call, Reply, StubApi, json_reply, serving
 
@@ -245,3 +247,27 @@ def test_doctor_takes_a_broken_dashboard_as_a_finding() -> None:
     assert lines["replica of each request"].level == "probe"
     assert not lines["Ray dashboard"].observed
     assert lines["pinning to a replica"].observed
+
+
+@pytest.mark.parametrize(
+    ("headers", "deployment", "words"),
+    [
+        ([], "LLMServer:m", "is not honoured, or nothing says which rank"),
+        ([wire.REPLICA_ID], "LLMServer:m", "what chooses them does not obey"),
+        ([wire.REPLICA_ID], "LLMRouter", "direct streaming"),
+        ([wire.REPLICA_ID, wire.ROUTER_WAIT_S], "LLMServer:m", "request router does not obey"),
+    ],
+)
+def test_doctor_says_why_nothing_can_be_pinned(
+    headers: list[str], deployment: str, words: str
+) -> None:
+    """Named replicas without pinning have several causes, each with a change of its own."""
+    state = DeploymentState(name=deployment)
+    ray = RayFacts((ApplicationState(name="a", deployments={deployment: state}),))
+    facts = TargetFacts(url="http://t/v1", model="m", probe_headers=headers)
+    lines = {line.fact: line for line in explain(facts, ray)}
+    assert words in lines["pinning to a replica"].detail
+    assert lines["pinning to a replica"].change
+    router = lines["router's queue and wait"]
+    assert router.observed is (wire.ROUTER_WAIT_S in headers)
+    assert ("direct streaming" in router.detail) is (deployment == "LLMRouter")
