@@ -166,8 +166,8 @@ class Cluster:
     port: int
 
 
-def start_cluster(launch: Launch, tracing: Any = None) -> Cluster:
-    """Starts Ray and Serve; ``tracing`` is a ``TracingConfig`` of Serve's."""
+def start_cluster(launch: Launch) -> Cluster:
+    """Starts Ray and Serve."""
     import ray
     from ray import serve
 
@@ -182,8 +182,7 @@ def start_cluster(launch: Launch, tracing: Any = None) -> Cluster:
         log_to_driver=False,
     )
     port = launch.port or free_port()
-    options = {} if tracing is None else {"tracing_config": tracing}
-    serve.start(http_options={"host": "127.0.0.1", "port": port}, **options)
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
     return Cluster(f"http://{context.dashboard_url}", port)
 
 
@@ -218,16 +217,28 @@ def deploy(application: Any, name: str, limit_s: float, route_prefix: str = "/")
 
 
 def _account(found: Any) -> str:
-    """What Serve says of an application and of those of its deployments that are not well."""
+    """What Serve says of an application: of those of its deployments that are not well, if any."""
     if found is None:
         return "Serve does not know it"
-    lines = [found.message] if found.message else []
+    lines = []
     for name, deployment in found.deployments.items():
         if str(deployment.status.value) == "HEALTHY":
             continue
-        states = [f"{count} {state.value}" for state, count in deployment.replica_states.items()]
-        lines.append(f"{name}: {', '.join(states) or 'no replica'}. {deployment.message}".rstrip())
-    return "\n".join(lines) or "Serve gives no reason"
+        states = [f"{n} {getattr(s, 'value', s)}" for s, n in deployment.replica_states.items()]
+        said = shorten(deployment.message)
+        lines.append(f"{name}: {', '.join(states) or 'no replica'}. {said}".rstrip())
+    return "\n".join(lines) or shorten(found.message) or "Serve gives no reason"
+
+
+def shorten(message: str) -> str:
+    """A message without the tracebacks in it: what stands before the first and after the last."""
+    lines = message.splitlines()
+    starts = [i for i, line in enumerate(lines) if "Traceback (most recent call last)" in line]
+    if not starts:
+        return message
+    frames = [i for i, line in enumerate(lines) if line.startswith("  ") and i > starts[0]]
+    before = lines[: starts[0]]
+    return "\n".join([*before, *lines[max(frames, default=starts[-1]) + 1 :]])
 
 
 def wait_for_rank(

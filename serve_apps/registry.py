@@ -39,6 +39,8 @@ class App:
         needs: what must be installed.
         start_s: how long its start may take, in seconds, on a machine of two cores.
         takes_prompts: whether its model answers from the prompts that it is given at the start.
+        knows: the prompt file that its model can answer, as the scenarios that ship name it;
+            ``None``: any.
     """
 
     name: str
@@ -48,6 +50,7 @@ class App:
     needs: tuple[Need, ...]
     start_s: float
     takes_prompts: bool
+    knows: str | None = None
 
     def parse_faults(self, specs: Iterable[str]) -> dict[str, float]:
         """``NAME[=STRENGTH]`` items as name → strength; raises :class:`ScenarioError`."""
@@ -56,6 +59,11 @@ class App:
     def check_faults(self, given: Mapping[str, float | str | None]) -> dict[str, float]:
         """Name → strength with the defaults filled in; raises as :meth:`parse_faults`."""
         return faults.check_faults(given, self.faults)
+
+    @property
+    def prompt_override(self) -> str | None:
+        """The ``--set`` that gives a scenario's golden set prompts that the model can answer."""
+        return None if self.knows is None else f"prompt_sets.golden=[{self.knows}]"
 
     def require_installed(self) -> None:
         """Raises :class:`LocalAppError` where something that the app needs is missing."""
@@ -95,6 +103,7 @@ APPS: Final = {
             ),
             start_s=600.0,
             takes_prompts=False,
+            knows="prompts/records.jsonl",
         ),
     )
 }

@@ -40,8 +40,10 @@ def serve(app: str, fault_specs: tuple[str, ...], otlp: str | None, port: int | 
         click.echo(f"target:        {local.url}")
         click.echo(f"model:         {local.model}")
         click.echo(f"ray dashboard: {local.dashboard}")
+        override = find_app(app).prompt_override
         click.echo(
             f"\nclustereval run prelaunch --target {local.url} --ray-dashboard {local.dashboard}"
+            + (f" --set '{override}'" if override else "")
         )
         click.echo("Ctrl-C ends it, and leaves nothing running.", err=True)
         try:

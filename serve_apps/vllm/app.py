@@ -120,8 +120,9 @@ def engine_kwargs(settings: Settings, planted: Planted) -> dict[str, Any]:
         kwargs["kv_cache_memory_bytes"] = engine.kv_cache_mib * 2**20
     blocks = kwargs.get("num_gpu_blocks_override")
     if blocks is not None:
-        # vLLM refuses to start where one request of the longest kind would not fit.
-        room = blocks * engine.block_size
+        # vLLM refuses to start where one request of the longest kind would not fit; one block is
+        # its own.
+        room = (blocks - 1) * engine.block_size
         kwargs["max_model_len"] = min(room, kwargs.get("max_model_len", room))
     if (endpoint := traces_endpoint()) is not None:
         kwargs["otlp_traces_endpoint"] = endpoint

@@ -2,9 +2,8 @@
 
 Serve LLM always gives vLLM on a CPU its multi-process executor: a worker process beside the engine
 process, for one model on one device. That worker waits for work in a busy loop (a second after each
-step), so two replicas on two cores leave none for the traffic, and it takes another gigabyte and
-another ten seconds of imports. Here the engine process does the work itself, by vLLM's own
-single-process executor.
+step), so two replicas on two cores leave none for the traffic, and it imports everything once more.
+Here the engine process does the work itself, by vLLM's own single-process executor.
 
 It is chosen by the environment variable with which Serve LLM lets its engine be replaced. What is
 private of Ray is one method, whose arguments are passed on as they are.

@@ -35,7 +35,7 @@ FAULTS: Final = catalogue(
     ),
     Fault(
         "small_kv_cache",
-        32,
+        48,
         "blocks",
         "cache_eviction",
         "each replica has so few KV blocks that prefixes are evicted before they come again",

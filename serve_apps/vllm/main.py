@@ -28,6 +28,7 @@ from serve_apps.cluster import (
 )
 from serve_apps.vllm.faults import Planted
 from serve_apps.vllm.settings import CPU, GPU, LOCAL_ENVIRONMENT, AppSettings, Settings
+from serve_apps.vllm.tracing import serve_environment
 
 APPLICATION: Final = "vllm"
 WARM_S: Final = 120.0
@@ -42,10 +43,9 @@ def start(launch: Launch) -> dict[str, Any]:
     settings = choose_preset().override(launch.settings)
     require_room(settings.app)
     from serve_apps.vllm.app import application
-    from serve_apps.vllm.tracing import serve_tracing
 
     started = time.monotonic()
-    cluster = start_cluster(launch, serve_tracing())
+    cluster = start_cluster(launch)
     clustered = time.monotonic()
     deploy(application(settings, planted), APPLICATION, settings.app.start_s)
     deployed = time.monotonic()
@@ -119,4 +119,4 @@ def _warm_up_request(url: str, model: str, stream: bool) -> urllib.request.Reque
 
 
 if __name__ == "__main__":
-    sys.exit(run_app(sys.argv[1:], start, LOCAL_ENVIRONMENT))
+    sys.exit(run_app(sys.argv[1:], start, {**LOCAL_ENVIRONMENT, **serve_environment()}))

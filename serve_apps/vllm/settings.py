@@ -96,7 +96,7 @@ CPU: Final = Settings(
         max_replicas=3,
         target_ongoing_requests=4.0,
         max_ongoing_requests=128,
-        replica_gib=3.4,
+        replica_gib=2.0,
         start_s=540.0,
     ),
 )

@@ -21,6 +21,20 @@ def vllm_environment() -> dict[str, str]:
     return {PROTOCOL: "http/protobuf"}
 
 
+def serve_environment() -> dict[str, str]:
+    """What Serve's processes need so that every request is traced; nothing where not wanted.
+
+    In the environment of the whole cluster, and not in ``serve.start(tracing_config=…)``: Ray 2.60
+    does not pass that on to its proxies, and traces that do not begin there are not the client's.
+    """
+    if traces_endpoint() is None:
+        return {}
+    return {
+        "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH": f"{__name__}:serve_exporter",
+        "RAY_SERVE_TRACING_SAMPLING_RATIO": "1.0",
+    }
+
+
 def serve_exporter() -> list[Any]:
     """Ray Serve's hook for an exporter of one's own; without one its spans go to files."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -28,16 +42,3 @@ def serve_exporter() -> list[Any]:
 
     exporter = OTLPSpanExporter(endpoint=traces_endpoint())
     return [BatchSpanProcessor(exporter, schedule_delay_millis=1000)]
-
-
-def serve_tracing() -> Any:
-    """Serve's ``TracingConfig`` for every request, where spans are wanted; else ``None``."""
-    if traces_endpoint() is None:
-        return None
-    from ray.serve.schema import TracingConfig
-
-    return TracingConfig(
-        enabled=True,
-        exporter_import_path=f"{__name__}:serve_exporter",
-        sampling_ratio=1.0,
-    )

@@ -7,9 +7,11 @@ can be described where only Ray is installed.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-SEED = 20260101
+from serve_apps.vllm.weights import perturb
+
+SEED: Final = 20260101
 """The same noise each time: a fault must be found again."""
 
 
@@ -22,8 +24,8 @@ class PerturbableWeights:
     def perturb_weights(self, deviations: float) -> int:
         """Sets the noise on every weight matrix, in standard deviations of that matrix.
 
-        Noise set before is taken off first, from a copy of the weights that is made when the first
-        is set: this takes the model's memory twice, which is meant for small models.
+        Noise set before is replaced: the first time, a copy of the clean weights is kept. This
+        takes the model's memory again, or twice that: it is meant for small models.
 
         Returns:
             How many matrices have noise now.
@@ -33,20 +35,17 @@ class PerturbableWeights:
         matrices = {
             name: weight
             for name, weight in self.model_runner.get_model().named_parameters()
-            if weight.dim() >= 2 and weight.is_floating_point()
+            if weight.dim() > 1 and weight.is_floating_point()
         }
-        kept = getattr(self, "_clean_weights", None)
-        with torch.inference_mode():
-            if kept is not None:
-                for name, weight in matrices.items():
-                    weight.copy_(kept[name])
+        if not hasattr(self, "_clean_weights"):
             if not deviations:
                 return 0
-            if kept is None:
-                self._clean_weights = {n: w.detach().clone() for n, w in matrices.items()}
-            generator = torch.Generator().manual_seed(SEED)
-            for weight in matrices.values():
-                noise = torch.randn(weight.shape, generator=generator)
-                scale = deviations * float(weight.float().std())
-                weight.add_((noise * scale).to(weight.dtype).to(weight.device))
-        return len(matrices)
+            self._clean_weights = {
+                name: weight.detach().float().cpu().numpy().copy()
+                for name, weight in matrices.items()
+            }
+        noisy = perturb(self._clean_weights, deviations, SEED)
+        with torch.inference_mode():
+            for name, weight in matrices.items():
+                weight.copy_(torch.from_numpy(noisy[name]))
+        return len(matrices) if deviations else 0

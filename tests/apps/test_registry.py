@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -13,11 +14,14 @@ from clustereval.cli import cli
 from clustereval.core.checks import Checks
 from clustereval.core.errors import LocalAppError, ScenarioError
 from clustereval.localapp import LocalApp
+from clustereval.pipeline import note_unknown_prompts
 from serve_apps import registry
 from serve_apps.faults import Fault
 from serve_apps.registry import APPS
 from serve_apps.settings import override_groups
 from serve_apps.vllm.settings import CPU
+from tests.cluster.quiet import Quiet
+from tests.support.synthetic import scenario
 
 EVERY_APP = pytest.mark.parametrize("name", sorted(APPS))
 
@@ -106,3 +110,22 @@ def test_unknown_settings_are_named_with_the_known_ones() -> None:
     changed = CPU.override({"engine": {"block_size": 64}})
     assert changed.engine.block_size == 64
     assert changed.app == CPU.app
+
+
+@pytest.mark.parametrize(
+    ("app", "sets", "noted"),
+    [
+        ("vllm", {"golden": "prompts/qa.jsonl"}, True),
+        ("vllm", {"golden": ["prompts/records.jsonl"]}, False),
+        ("simulated", {"golden": "prompts/qa.jsonl"}, False),
+    ],
+)
+def test_prompts_that_the_small_model_does_not_know_are_remarked_on(
+    app: str, sets: dict[str, str | list[str]], noted: bool
+) -> None:
+    """With the override that gives it those that it knows: failing them says nothing of it."""
+    asked = scenario().model_copy(update={"prompt_sets": sets})
+    run = SimpleNamespace(manifest=SimpleNamespace(scenario=asked))
+    display = Quiet()
+    note_unknown_prompts(run, APPS[app], display)  # type: ignore[arg-type]
+    assert any("--set 'prompt_sets.golden=[prompts/records" in n for n in display.notes) is noted
