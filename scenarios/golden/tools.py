@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,28 @@ from scenarios.golden.fields import DAYS, PEOPLE, TOWNS, between, pick
 
 Args = dict[str, list[Any]]
 Said = tuple[str, Args]
+
+
+def tool_schema(
+    name: str,
+    description: str,
+    properties: dict[str, dict[str, Any]],
+    required: Sequence[str],
+) -> dict[str, Any]:
+    """A tool as the OpenAI API takes it."""
+    return {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": description,
+            "parameters": {
+                "type": "object",
+                "properties": properties,
+                "required": list(required),
+                "additionalProperties": False,
+            },
+        },
+    }
 
 
 @dataclass(frozen=True)
@@ -27,19 +49,7 @@ class Tool:
 
     def schema(self) -> dict[str, Any]:
         """As the OpenAI API takes it."""
-        return {
-            "type": "function",
-            "function": {
-                "name": self.name,
-                "description": self.description,
-                "parameters": {
-                    "type": "object",
-                    "properties": self.properties,
-                    "required": list(self.required),
-                    "additionalProperties": False,
-                },
-            },
-        }
+        return tool_schema(self.name, self.description, self.properties, self.required)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,12 @@ from serve_apps.simulated.tokens import block_hashes, render, tokenize
 
 
 def default_prompt_files() -> list[Path]:
-    """The golden set that ships with the scenarios."""
-    return sorted((scenarios_dir() / "prompts").glob("*.jsonl"))
+    """The golden set that ships with the scenarios.
+
+    Not the records, which are for a model that knows little: they would enlarge the KV cache.
+    """
+    files = sorted((scenarios_dir() / "prompts").glob("*.jsonl"))
+    return [path for path in files if path.name != "records.jsonl"]
 
 
 def working_set_blocks(prompts: Iterable[Prompt], block_tokens: int) -> int:

@@ -25,6 +25,7 @@ from clustereval.scoring import Example, Scorer, ToolCall
 from clustereval.scoring.registry import GROUP
 from clustereval.scoring.scorers import BUILT_IN
 from clustereval.scoring.scorers.instructions import KINDS
+from scenarios.golden import RECORDS_FILE
 from tests.support.ideal import ideal_answer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +98,8 @@ def test_the_golden_set_is_as_documented() -> None:
     counts = {path.name: len(read_prompts(path)) for path in folder.glob("*.jsonl")}
     (table,) = [t for t in tables(PROMPTS) if t[0][0] == "file"]
     assert {row[0].strip("`"): int(row[1]) for row in table[1:]} == counts
-    golden = PromptLibrary(p for path in folder.glob("*.jsonl") for p in read_prompts(path))
+    files = [path for path in folder.glob("*.jsonl") if path.name != RECORDS_FILE]
+    golden = PromptLibrary(prompt for path in files for prompt in read_prompts(path))
     flat = " ".join(PROMPTS.split())
     assert f"holds {len(golden)} synthetic prompts" in flat
     for family, count in Counter(prompt.family for prompt in golden).items():
@@ -106,6 +108,9 @@ def test_the_golden_set_is_as_documented() -> None:
     assert f"{lengths['short']} are short" in flat
     assert f"{lengths['medium']} medium" in flat
     assert f"{lengths['long']} long" in flat
+    records = Counter(prompt.family for prompt in read_prompts(folder / RECORDS_FILE))
+    said = ", ".join(f"{count} `{family}`" for family, count in records.items())
+    assert f"holds {records.total()} prompts of another kind: {said}" in flat
 
 
 def needs(scorer: Scorer) -> str:

@@ -12,6 +12,7 @@ import pytest
 from clustereval.core.prompts import Prompt, PromptLibrary, read_prompts
 from clustereval.scoring import Example, ToolCall
 from clustereval.scoring.scorers import BUILT_IN
+from scenarios.golden import RECORDS_FILE as RECORDS
 from scenarios.golden import SEED, golden_files, write_golden
 from tests.support.ideal import ideal_answer
 
@@ -22,7 +23,7 @@ FORMAL = {"degeneration", "truncation"}
 
 @pytest.fixture(scope="module")
 def golden() -> PromptLibrary:
-    return read_prompts(*sorted(SHIPPED.glob("*.jsonl")))
+    return read_prompts(*(path for path in sorted(SHIPPED.glob("*.jsonl")) if path.name != RECORDS))
 
 
 def rendered(prompt: Prompt) -> str:

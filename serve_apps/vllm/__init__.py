@@ -1,0 +1,1 @@
+"""A real small model behind Ray Serve LLM and vLLM."""
