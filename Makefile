@@ -44,7 +44,7 @@ check: install
 
 test: install
 	$(MAKE) check
-	$(BIN)/pytest -q -m "cluster or browser or process"
+	$(BIN)/pytest -q --durations=12 -m "cluster or browser or process"
 
 format: install
 	$(BIN)/ruff format .

@@ -251,12 +251,14 @@ def _end(process: subprocess.Popen[bytes], marker: str, temp: Path) -> None:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Any:
-    """Ignores SIGINT for the moment; signals are the main thread's business alone."""
+    """Ignores SIGINT and SIGTERM for the moment; signals are the main thread's business alone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

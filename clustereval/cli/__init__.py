@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 
@@ -57,6 +58,8 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point. Exit codes are those of :class:`ExitCode`."""
+    # A job that is cancelled or moved gets SIGTERM: what arrived until then is judged all the same.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:

@@ -67,7 +67,7 @@ def gamma(rate: float, burstiness: float, duration_s: float, rng: np.random.Gene
         piece = reached + np.cumsum(rng.gamma(shape, scale, batch))
         pieces.append(piece)
         reached = float(piece[-1])
-    offsets = np.concatenate(pieces)
+    offsets: Offsets = np.concatenate(pieces)
     return offsets[offsets < duration_s]
 
 
@@ -82,7 +82,9 @@ def ramp(start: float, end: float, duration_s: float, rng: np.random.Generator) 
     slope = (end - start) / duration_s
     root = np.sqrt(np.maximum(start**2 + 2 * slope * mass, 0.0))
     denominator = start + root
-    times = np.divide(2 * mass, denominator, out=np.zeros_like(mass), where=denominator > 0)
+    times: Offsets = np.divide(
+        2 * mass, denominator, out=np.zeros_like(mass), where=denominator > 0
+    )
     return times[times < duration_s]
 
 

@@ -126,8 +126,9 @@ def test_unobserved_checks_are_named(finished: Finished) -> None:
     assert "two replicas" in skew.not_observed
 
 
-def test_ctrl_c_keeps_and_judges_what_arrived(tmp_path: Path) -> None:
-    """Ctrl-C ends the traffic with 130; what had arrived is scored and reported."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_ended_run_keeps_and_judges_what_arrived(tmp_path: Path, number: int) -> None:
+    """Ctrl-C, or a scheduler's SIGTERM, ends the traffic with 130; what had arrived is judged."""
     with MockServer() as server:
         process = start(tmp_path, server.url, 60.0)
         raw = tmp_path / "run" / "raw" / "responses.jsonl"
@@ -136,8 +137,8 @@ def test_ctrl_c_keeps_and_judges_what_arrived(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, process.communicate(timeout=5)
             assert process.poll() is None, process.communicate()
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=150)
     assert process.returncode == ExitCode.INTERRUPTED, out + err
     run = Run.open(tmp_path / "run")
     assert run.manifest.state == "interrupted"
