@@ -109,16 +109,43 @@ def test_pieces_are_copies_of_what_went_before(batches: Any) -> None:
             assert any(random[i : i + 6] == piece for i in range(length))
 
 
-@needs_torch
-def test_heads_of_a_new_model_look_back() -> None:
-    """Heads 0, 1 and 2 of the first layer attend to the token one, two and three places before."""
-    torch = pytest.importorskip("torch", reason="make install-vllm")
+@pytest.fixture(scope="module")
+def untrained() -> Any:
+    """A tokenizer, and a model as it is before training, with its attention to be looked at."""
+    pytest.importorskip("torch", reason="make install-vllm")
+    from serve_apps.vllm.training.data import corpus
     from serve_apps.vllm.training.model import new_model
+    from serve_apps.vllm.training.tokenizer import train_tokenizer
 
-    model = new_model(50, begin=1, end=2, pad=0, seed=1)
+    tokenizer = train_tokenizer(corpus(300))
+    size = tokenizer.get_vocab_size()
+    model = new_model([tokenizer.id_to_token(i) for i in range(size)], seed=1)
     model.set_attn_implementation("eager")
+    return tokenizer, model
+
+
+@needs_torch
+def test_heads_of_a_new_model_look_back(untrained: Any) -> None:
+    """Heads 0, 1 and 2 of the first layer attend to the token one, two and three places before."""
+    import torch
+
+    _, model = untrained
     with torch.no_grad():
-        out = model(torch.randint(3, 50, (1, 300)), output_attentions=True)
+        out = model(torch.randint(300, 900, (1, 300)), output_attentions=True)
     attention = out.attentions[0][0]
     for head, offset in enumerate((1, 2, 3)):
-        assert attention[head].diagonal(-offset)[:].min() > 0.9
+        assert attention[head].diagonal(-offset).min() > 0.9
+
+
+@needs_torch
+def test_a_new_model_finds_a_fact_that_is_restated(untrained: Any) -> None:
+    """Before any training, after key and field most attention goes to the value they had before."""
+    import torch
+
+    tokenizer, model = untrained
+    facts = ("P17 town=Harwick", "P40 town=Dunmere", "P17 status=lost", "P40 status=waiting")
+    ids = tokenizer.encode("\n".join([*facts, "P40 status="])).ids
+    tokens = [tokenizer.id_to_token(i) for i in ids]
+    with torch.no_grad():
+        out = model(torch.tensor([ids]), output_attentions=True)
+    assert tokens[int(out.attentions[1][0, 0, -1].argmax())] == "waiting"

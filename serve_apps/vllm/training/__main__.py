@@ -33,10 +33,8 @@ def main() -> int:
 
     tokenizer = train_tokenizer(corpus(CORPUS_CONVERSATIONS))
     wrapped = wrap(tokenizer, CONTEXT_TOKENS)
-    model = new_model(
-        len(wrapped), begin=wrapped.bos_token_id, end=wrapped.eos_token_id,
-        pad=wrapped.pad_token_id, seed=TRAINING_SEED,
-    )  # fmt: skip
+    tokens = wrapped.convert_ids_to_tokens(list(range(len(wrapped))))
+    model = new_model(tokens, seed=TRAINING_SEED)
     print(f"{parameters(model):,} parameters, {len(wrapped):,} tokens", flush=True)
     for line in train(model, tokenizer, Schedule(steps=args.steps)):
         print(line, flush=True)

@@ -16,6 +16,8 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     """Weights, configuration, tokenizer with its chat template, and defaults for sampling."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    # The name that every version of transformers knows, where version 5 writes its own.
+    _update(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     generation = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -26,6 +28,11 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     }
     path = folder / "generation_config.json"
     path.write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+
+
+def _update(path: Path, **values: object) -> None:
+    content = {**json.loads(path.read_text(encoding="utf-8")), **values}
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def load(folder: Path = MODEL_DIR) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:

@@ -12,16 +12,22 @@ training, roughly, and all of it stays trainable:
   stand before, and what followed", and "where did this field of this key stand"
   (:func:`look_up`). They write what stood there to the first half, where the head for the next
   token, which starts as a copy of the embeddings, reads it.
+- A head of the second layer finds the key in the latest question, as the token after the mark of
+  the user's turn, and writes it where the layer above looks for a key (:func:`look_for_key`).
+- Tokens that spell the same word, such as `` town=`` and ``","town":"``, start out alike.
 
-What is left to training: to find key and field in the question, and everything about the form.
+What is left to training: which field is asked for, and everything about the form.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+
+from serve_apps.vllm.training.chat import BEGIN, END, PAD
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -39,6 +45,15 @@ SLOW_PAIRS: Final = 9 / 32
 EMBEDDING: Final = 0.4
 """Standard deviation of embeddings: well above what layers write at the start, or that drowns
 them."""
+ALIKE: Final = 0.9
+"""Share of the variance that embeddings of tokens have in common that spell the same word."""
+KEY_FOLLOWS: Final = ("<|user|>", "ĊĊ")
+"""What a question's key stands after: the mark of the turn, or an empty line."""
+EARLY: Final = 0.3
+"""Copies of the middle layers, against the last one's: they stand in the way of what it asks."""
+KEY_MATCH, KEY_WRITE, NEAR = 2.0, 1.2, 5.0
+"""Of looking for the key: how sharply it matches the marks, how large it writes, how much nearer
+is better."""
 QUIET: Final = 0.1
 """What weights beside the circuit's are scaled by, where they would disturb it."""
 SIZE: Final[dict[str, Any]] = {
@@ -51,48 +66,57 @@ SIZE: Final[dict[str, Any]] = {
 }
 
 
-def new_model(
-    vocabulary: int, *, begin: int, end: int, pad: int, seed: int, **size: Any
-) -> LlamaForCausalLM:
+def new_model(tokens: Sequence[str], *, seed: int, **size: Any) -> LlamaForCausalLM:
     """A model with random weights and the circuit laid out in them.
 
     Args:
-        vocabulary: number of tokens.
-        begin, end, pad: ids of the special tokens.
+        tokens: the vocabulary, in the order of ids, as the tokenizer spells it.
         size: what differs from :data:`SIZE`.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=vocabulary,
+        vocab_size=len(tokens),
         max_position_embeddings=CONTEXT_TOKENS,
         rope_parameters={"rope_type": "default", "rope_theta": ROTARY_BASE},
         # Looking back is a matter of biases: it does not depend on the tokens.
         attention_bias=True,
         tie_word_embeddings=False,
         initializer_range=0.05,
-        bos_token_id=begin,
-        eos_token_id=end,
-        pad_token_id=pad,
+        bos_token_id=tokens.index(BEGIN),
+        eos_token_id=tokens.index(END),
+        pad_token_id=tokens.index(PAD),
         dtype="float32",
         **{**SIZE, **size},
     )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
-        projection = _embed(model)
+        projection = _embed(model, tokens)
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight *= QUIET
+            layer.mlp.down_proj.weight *= QUIET
         look_back(model, projection, offsets=(1, 2, 3))
-        for layer in model.model.layers[1:]:
-            look_up(model, layer.self_attn, projection)
+        *middle, last = model.model.layers[1:]
+        for layer in middle:
+            look_up(model, layer.self_attn, projection, copies=EMBEDDING * EARLY)
+        look_up(model, last.self_attn, projection, copies=EMBEDDING)
+        look_for_key(model, projection, [tokens.index(mark) for mark in KEY_FOLLOWS])
     return model
 
 
-def _embed(model: LlamaForCausalLM) -> torch.Tensor:
+def _embed(model: LlamaForCausalLM, tokens: Sequence[str]) -> torch.Tensor:
     """Embeddings in the first half; returns the quarter × half projection of past tokens."""
     width = model.config.hidden_size
     own, quarter = width // 2, width // 4
     embedding = model.model.embed_tokens.weight
     embedding.normal_(0.0, EMBEDDING)
+    words: dict[str, torch.Tensor] = {}
+    for row, token in enumerate(tokens):
+        word = "".join(filter(str.isalnum, token.replace("Ġ", "")))
+        if word and "<" not in token:
+            common = words.setdefault(word, torch.randn(width) * EMBEDDING)
+            embedding[row] = common * ALIKE**0.5 + embedding[row] * (1 - ALIKE) ** 0.5
     embedding[:, own:] *= QUIET
     model.lm_head.weight.copy_(embedding * (model.config.initializer_range / EMBEDDING))
     return _orthogonal(own)[:quarter]
@@ -128,7 +152,6 @@ def look_back(model: LlamaForCausalLM, projection: torch.Tensor, offsets: tuple[
         start = head * size
         attention.v_proj.weight[start : start + quarter, :own] = projection
         attention.v_proj.weight[start : start + quarter, own:] = 0.0
-        attention.o_proj.weight[:, start : start + size] *= QUIET
         rows = slice(own + head * quarter, own + (head + 1) * quarter)
         # As large as the embedding; values see it after the norm, about √2 in its half.
         attention.o_proj.weight[rows, start : start + quarter] = torch.eye(quarter) * (
@@ -136,10 +159,15 @@ def look_back(model: LlamaForCausalLM, projection: torch.Tensor, offsets: tuple[
         )
 
 
-def look_up(model: LlamaForCausalLM, attention: Any, projection: torch.Tensor) -> None:
+def look_up(
+    model: LlamaForCausalLM, attention: Any, projection: torch.Tensor, copies: float
+) -> None:
     """Makes heads 0 and 2 look for a pair of tokens, head 1 for one, and all three copy.
 
     A query asks for its own token and the one before it; a key offers the token one and two before.
+
+    Args:
+        copies: how large what they write is.
     """
     size = attention.head_dim
     quarter, own = projection.shape
@@ -165,7 +193,39 @@ def look_up(model: LlamaForCausalLM, attention: Any, projection: torch.Tensor) -
         basis = _orthogonal(own)[:copied]
         attention.v_proj.weight[start : start + copied, :own] = basis
         attention.v_proj.weight[start : start + copied, own:] = 0.0
-        attention.o_proj.weight[:own, start : start + copied] = basis.T * EMBEDDING
+        attention.o_proj.weight[:own, start : start + copied] = basis.T * copies
+
+
+def look_for_key(
+    model: LlamaForCausalLM, projection: torch.Tensor, marks: Sequence[int]
+) -> None:
+    """Makes head 3 of the second layer find what follows the latest of ``marks``.
+
+    It writes the token there to the quarter of the token before, larger than that, so that the
+    layers above look up the key of the question and not the token that happens to stand before.
+    """
+    attention = model.model.layers[1].self_attn
+    size = attention.head_dim
+    quarter, own = projection.shape
+    start = 3 * size
+    rotary = model.model.rotary_emb.inv_freq
+    for linear in (attention.q_proj, attention.k_proj):
+        linear.weight[start : start + size] *= QUIET
+    slowest = torch.argsort(rotary)[: int(size * SLOW_PAIRS)]
+    rows = _dimensions(slowest, size)[:quarter]
+    embedding = model.model.embed_tokens.weight[list(marks), :own]
+    asked = (embedding @ projection.T).mean(dim=0)
+    attention.q_proj.bias[start + rows] = MATCH * KEY_MATCH * asked / EMBEDDING
+    attention.k_proj.weight[start + rows, own : own + quarter] += MATCH * torch.eye(quarter)
+    # Nearer is better: pairs that turn by less than half a circle over a conversation.
+    near = ((rotary > 1 / 400) & (rotary < 1 / 30)).nonzero().flatten()
+    attention.q_proj.bias[start + near] = NEAR
+    attention.k_proj.bias[start + near] = NEAR
+    attention.v_proj.weight[start : start + quarter, :own] = projection
+    attention.v_proj.weight[start : start + quarter, own:] = 0.0
+    attention.o_proj.weight[own : own + quarter, start : start + quarter] = (
+        torch.eye(quarter) * EMBEDDING * KEY_WRITE
+    )
 
 
 def _dimensions(pairs: torch.Tensor, size: int) -> torch.Tensor:

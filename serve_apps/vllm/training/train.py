@@ -37,7 +37,7 @@ class Schedule:
     batch_tokens: int = 4000
     rate: float = 1e-3
     warm_up: int = 100
-    decay: float = 0.4
+    decay: float = 0.6
     most_records: int = 44
 
 
