@@ -79,14 +79,15 @@ def evicting(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Resu
 
 
 def asked_of_documents(cluster: Cluster, application: str, folder: Path) -> Result:
-    """A few questions to each of three long documents, again and again in random order."""
+    """Some questions to each of five long documents, again and again in random order."""
     return replay(
         cluster,
         application,
         "steady.yaml",
-        documents(3, 1400, 4),
+        documents(5, 1400, 6),
         folder,
-        "phases.steady.arrivals.rate=3",
+        "phases.steady.arrivals.rate=6",
+        "phases.steady.duration_s=45",
         "request.max_tokens=4",
     )
 
