@@ -196,9 +196,7 @@ def look_up(
         attention.o_proj.weight[:own, start : start + copied] = basis.T * copies
 
 
-def look_for_key(
-    model: LlamaForCausalLM, projection: torch.Tensor, marks: Sequence[int]
-) -> None:
+def look_for_key(model: LlamaForCausalLM, projection: torch.Tensor, marks: Sequence[int]) -> None:
     """Makes head 3 of the second layer find what follows the latest of ``marks``.
 
     It writes the token there to the quarter of the token before, larger than that, so that the
