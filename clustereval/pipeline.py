@@ -29,6 +29,7 @@ from clustereval.load.arrivals import describe_plan, make_plan
 from clustereval.localapp import LocalApp
 from clustereval.observe.dashboard import dashboard_url
 from clustereval.observe.join import join
+from clustereval.observe.lost import lost_sight
 from clustereval.observe.otlp import export_spans, traces_url
 from clustereval.observe.ray_cluster import RayObserver
 from clustereval.observe.target import inspect_target, resolve_model
@@ -47,6 +48,7 @@ from clustereval.rundir import (
 from clustereval.scoring.registry import load_scorers, require_applicable
 from clustereval.scoring.score import score_run
 from clustereval.traffic import Progress, adopt_load, send
+from serve_apps.registry import App, find_app
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,9 @@ def judge(
             change="run it again: `clustereval run`",
         )
     join(run)
+    if note:
+        for sentence in lost_sight(run.manifest.observation, run.manifest.level):
+            note(f"Ray's view: {sentence}")
     spans = export_spans(run, otlp)
     if spans.problem and note:
         note(spans.problem)
@@ -217,6 +222,7 @@ def _find_target(run: Run, request: Request, stack: ExitStack, progress: Progres
     """Starts the local app if one was asked for, and settles URL, model and dashboard."""
     target = run.manifest.target
     if request.app is not None:
+        note_unknown_prompts(run, find_app(request.app), progress)
         progress.stage(f"starting the app {request.app!r} on a Ray Serve cluster of its own")
         app = stack.enter_context(
             LocalApp.start(
@@ -236,6 +242,20 @@ def _find_target(run: Run, request: Request, stack: ExitStack, progress: Progres
         url = target.url.rstrip("/")
         changes = {"url": url, "model": resolve_model(url, request.model, request.api_key_env)}
     run.update_manifest(target=target.model_copy(update=changes))
+
+
+def note_unknown_prompts(run: Run, app: App, progress: Progress) -> None:
+    """A small model fails prompts that it was not trained for: that is no fault of the cluster."""
+    given = [
+        file
+        for files in run.manifest.scenario.prompt_sets.values()
+        for file in ([files] if isinstance(files, str) else files)
+    ]
+    if app.knows is not None and not any(Path(file).name == Path(app.knows).name for file in given):
+        progress.note(
+            f"the model that ships with the app {app.name} answers {app.knows} only:"
+            f" --set '{app.prompt_override}'"
+        )
 
 
 def _observer(run: Run, progress: Progress) -> RayObserver | None:

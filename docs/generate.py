@@ -40,8 +40,15 @@ def tables() -> str:
             f"### `{table.file}`: {table.row}\n\n"
             "| column | type | filled by | meaning |\n|---|---|---|---|\n" + "\n".join(columns)
         )
-    metrics = "\n".join(f"| `{name}` | {text} |" for name, text in CLUSTER_METRICS.items())
-    parts.append(f"Metrics of `cluster.parquet`:\n\n| metric | meaning |\n|---|---|\n{metrics}")
+    metrics = "\n".join(
+        f"| `{name}` | {metric.kind} | {metric.unit} | {metric.meaning} |"
+        for name, metric in CLUSTER_METRICS.items()
+    )
+    head = "| metric | kind | unit | meaning |\n|---|---|---|---|\n"
+    parts.append(
+        f"Metrics of `cluster.parquet` (a counter is a total since the replica's start: take "
+        f"differences):\n\n{head}{metrics}"
+    )
     return "\n\n".join(parts)
 
 

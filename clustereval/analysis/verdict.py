@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from clustereval.analysis.checks import ALL_CHECKS, Check, NotObserved
@@ -22,8 +22,8 @@ from clustereval.core.findings import (
 from clustereval.rundir import Run
 
 HEALTH = "run_health"
-IDLE = ("model_quality",)
-"""Checks that look at the idle target only."""
+NOT_OF_LOAD = ("model_quality", "streaming")
+"""Checks that say nothing of what load does to answers: a pass that rests on them is none."""
 
 
 def analyse(run: Run) -> Findings:
@@ -43,11 +43,14 @@ def analyse_frames(frames: Frames, checks: Sequence[Check] = ALL_CHECKS) -> Find
     drafts: list[Draft] = []
     unobserved: dict[str, str] = {}
     required: dict[str, bool] = {}
+    remarks: set[str] = set()
     for check in checks:
         mine = getattr(settings, check.name)
         if not mine.enabled:
             continue
         required[check.name] = mine.required
+        if mine.advisory and not mine.required:
+            remarks.add(check.name)
         made = check.evaluate(frames, mine)
         if isinstance(made, NotObserved):
             unobserved[check.name] = made.reason
@@ -63,6 +66,7 @@ def analyse_frames(frames: Frames, checks: Sequence[Check] = ALL_CHECKS) -> Find
         counts=dict(frames.counts),
         context=_context(frames, decided),
         interrupted=frames.interrupted,
+        remarks=remarks,
     )
 
 
@@ -74,6 +78,7 @@ def conclude(
     counts: dict[str, int],
     context: dict[str, Any],
     interrupted: bool = False,
+    remarks: Collection[str] = (),
 ) -> Findings:
     """Checks and verdict from decided findings.
 
@@ -81,12 +86,14 @@ def conclude(
         required: check → whether the verdict needs it; its keys are the checks, in order.
         unobserved: check → why it could not look.
         interrupted: the run was cut short: its verdict is at best inconclusive.
+        remarks: checks whose findings, none of which gates, are their result all the same.
     """
     results = [
-        _result(name, needed, findings, unobserved.get(name)) for name, needed in required.items()
+        _result(name, needed, findings, unobserved.get(name), name in remarks)
+        for name, needed in required.items()
     ]
     return Findings(
-        verdict=_verdict(results, findings, interrupted),
+        verdict=_verdict(results, findings, interrupted, remarks),
         checks=results,
         findings=findings,
         counts=counts,
@@ -95,7 +102,7 @@ def conclude(
 
 
 def _result(
-    name: str, required: bool, findings: list[Finding], unobserved: str | None
+    name: str, required: bool, findings: list[Finding], unobserved: str | None, remark: bool
 ) -> CheckResult:
     if unobserved is not None:
         return CheckResult(
@@ -105,11 +112,12 @@ def _result(
             sentence=f"not observed: {unobserved}",
             not_observed=unobserved,
         )
-    gates = [(i, f) for i, f in enumerate(findings) if f.check == name and f.gate]
+    gates = [(i, f) for i, f in enumerate(findings) if f.check == name and (f.gate or remark)]
     failed = [(i, f) for i, f in gates if f.status is Status.FAIL]
     undecided = [(i, f) for i, f in gates if f.status is not Status.PASS]
     if failed:
-        status, (index, deciding) = Status.FAIL, max(failed, key=lambda item: _excess(item[1]))
+        status = Status.REMARK if remark else Status.FAIL
+        index, deciding = max(failed, key=lambda item: _excess(item[1]))
     elif not gates:
         reason = "nothing that gates could be measured"
         return CheckResult(
@@ -153,15 +161,20 @@ def _in_margins(finding: Finding, value: float | None) -> float:
 
 
 def _verdict(
-    results: Sequence[CheckResult], findings: Sequence[Finding], interrupted: bool
+    results: Sequence[CheckResult],
+    findings: Sequence[Finding],
+    interrupted: bool,
+    advisory: Collection[str],
 ) -> Verdict:
     passed = [r for r in results if r.status is Status.PASS]
     failed = [r for r in results if r.status is Status.FAIL]
     health = [r for r in failed if r.check == HEALTH]
     tally = f"{len(passed)} of {len(results)} passed"
     open_ = [r for r in results if r.status in (Status.INCONCLUSIVE, Status.NOT_OBSERVED)]
-    summary = _summary(tally, open_)
-    noticed = _noticed(findings, {r.check for r in failed})
+    remarks = [r for r in results if r.status is Status.REMARK]
+    summary = _summary(tally, open_, remarks, advisory)
+    noticed = _noticed(findings, {r.check for r in (*failed, *remarks)})
+    noticed += [f"a remark, so not failed: {r.sentence}" for r in remarks]
     others = [r for r in failed if r.check != HEALTH]
     if health:
         # What the target did is still worth reading, e.g. that it stalled until arrivals piled up.
@@ -184,7 +197,7 @@ def _verdict(
         needed.insert(0, "the run was interrupted")
     elif not decided:
         needed.insert(0, "no check of the target was decided")
-    elif all(r.check in IDLE for r in decided) and any(
+    elif all(r.check in NOT_OF_LOAD for r in decided) and any(
         r.status is Status.INCONCLUSIVE for r in open_
     ):
         # Required or not: a pass that only the idle target earned would be taken for a cluster's.
@@ -217,20 +230,31 @@ def _open(result: CheckResult) -> str:
     return f"{result.check} inconclusive: {result.sentence}"
 
 
-def _summary(tally: str, open_: Sequence[CheckResult]) -> str:
+def _summary(
+    tally: str,
+    open_: Sequence[CheckResult],
+    remarks: Sequence[CheckResult],
+    advisory: Collection[str],
+) -> str:
     """The tally, then what stands open: in full what kept the verdict from being a pass.
 
-    Checks that were not observed say why, always; of the undecided only the first that was
-    required gives its numbers, and the others are named: the rows under the verdict have theirs.
+    Checks that were not observed say why, unless they could only have made a remark; of the
+    undecided only the first that was required gives its numbers, and the others are named: the
+    rows under the verdict have theirs.
     """
+    unseen = [r for r in open_ if r.status is Status.NOT_OBSERVED]
     required = [r for r in open_ if r.required and r.status is Status.INCONCLUSIVE]
     optional = [r for r in open_ if not r.required and r.status is Status.INCONCLUSIVE]
     parts = [tally, *(_open(result) for result in required[:1])]
     if required[1:]:
         parts.append(f"{_names(required[1:])} inconclusive as well")
-    parts += [_open(result) for result in open_ if result.status is Status.NOT_OBSERVED]
+    parts += [_open(result) for result in unseen if result.check not in advisory]
     if optional:
         parts.append(f"{_names(optional)} inconclusive (not required)")
+    if quiet := [result for result in unseen if result.check in advisory]:
+        parts.append(f"{_names(quiet)} not observed (not required)")
+    if remarks:
+        parts.append(f"{_names(remarks)} with a remark")
     return "; ".join(parts)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from clustereval.localapp import APPS
+from serve_apps.registry import APPS
 
 fault_option = click.option(
     "--fault", "fault_specs", multiple=True, metavar="NAME[=STRENGTH]",

@@ -50,14 +50,14 @@ def run(
     from clustereval.pipeline import Request, run_scenario
     from clustereval.report.text import render_summary
     from clustereval.rundir import REPORT, default_out
-    from serve_apps.simulated.faults import parse_faults
+    from serve_apps.registry import find_app
 
     loaded = load_scenario(find_scenario(scenario), overrides)
     options["out"] = options["out"] or default_out(loaded.scenario.name)
     request = Request(
         target=target,
         app=app,
-        faults=dict(parse_faults(fault_specs)),
+        faults=dict(find_app(app).parse_faults(fault_specs)) if app else {},
         command=("clustereval", *sys.argv[1:]),
         **options,  # type: ignore[arg-type]
     )

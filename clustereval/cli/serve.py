@@ -10,12 +10,19 @@ from pathlib import Path
 import click
 
 from clustereval.cli.options import app_option, fault_option
-from serve_apps.simulated.faults import FAULTS, parse_faults
-
-_FAULTS = "\n".join(f"{f.name}[={f.default:g}]  {f.summary}" for f in FAULTS.values())
+from serve_apps.registry import APPS, find_app
 
 
-@click.command(epilog="Faults of `simulated`:\n\n\b\n" + _FAULTS)
+def _faults_text() -> str:
+    """The faults of every app, as click shows them unwrapped."""
+    parts = []
+    for app in APPS.values():
+        lines = "\n".join(fault.line for fault in app.faults.values())
+        parts.append(f"Faults of `{app.name}`:\n\n\b\n{lines}")
+    return "\n\n".join(parts)
+
+
+@click.command(epilog=_faults_text())
 @app_option("Which app.", default="simulated", show_default=True)
 @fault_option
 @click.option("--otlp", metavar="URL", help="Where the app sends its own spans.")
@@ -28,13 +35,15 @@ def serve(app: str, fault_specs: tuple[str, ...], otlp: str | None, port: int | 
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     log = Path(tempfile.mkdtemp(prefix="clustereval-serve-")) / "app.log"
     click.echo(f"starting {app} (log: {log}) …", err=True)
-    faults = parse_faults(fault_specs)
+    faults = find_app(app).parse_faults(fault_specs)
     with LocalApp.start(app=app, faults=faults, otlp=otlp, log=log, port=port or 0) as local:
         click.echo(f"target:        {local.url}")
         click.echo(f"model:         {local.model}")
         click.echo(f"ray dashboard: {local.dashboard}")
+        override = find_app(app).prompt_override
         click.echo(
             f"\nclustereval run prelaunch --target {local.url} --ray-dashboard {local.dashboard}"
+            + (f" --set '{override}'" if override else "")
         )
         click.echo("Ctrl-C ends it, and leaves nothing running.", err=True)
         try:

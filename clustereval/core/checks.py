@@ -5,7 +5,7 @@ Margins of scores and rates are differences of ratios (0.05 = 5 points); larger 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,6 +20,9 @@ class Check(BaseModel):
     """Settings that every check has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    advisory: ClassVar[bool] = False
+    """What it finds is a remark that never fails the verdict, unless the check is required."""
 
     enabled: bool = True
     required: bool = Field(
@@ -63,9 +66,17 @@ class AutoscalingLag(Contrast):
 
 
 class CacheEviction(Contrast):
-    """Low and medium cache hit with high."""
+    """Low and medium cache hit with high, and what prompts no longer find in the cache."""
 
     divergence_margin: Margin = 0.05
+    hit_margin: Margin = Field(
+        0.3,
+        description="cache hit that prompts asked again of the same replica may lose against the "
+        "best that they found; 1 judges it never",
+    )
+    ttft_factor: Factor = Field(
+        4.0, description="TTFT, and prefill, of missed prefixes against hit ones; exploratory"
+    )
 
 
 class TrafficDrift(Contrast):
@@ -85,9 +96,31 @@ class TenantFairness(Contrast):
 class Fidelity(Check):
     """The loaded answer with the idle answer to the same prompt, at temperature 0."""
 
+    divergence: Literal["harmful", "any"] = Field(
+        "harmful",
+        description="which diverging answers gate. `harmful`: those that one of `harm_rubrics` "
+        "scores below the idle answers to the same prompt; `any`: every one whose text differs. "
+        "The other kind is measured all the same, as an exploratory finding",
+    )
+    harm_rubrics: list[str] = Field(
+        default_factory=lambda: ["correct", "degeneration"],
+        min_length=1,
+        description="rubrics that tell a harmful divergence from a harmless one; where none of "
+        "them scored an answer, any divergence gates",
+    )
     divergence_margin: Margin = 0.03
     failure_margin: Margin = Field(0.02, description="error, timeout and dropped together")
     truncation_margin: Margin = 0.03
+
+
+class Streaming(Check):
+    """Whether tokens arrive as they are made; a remark, which fails nothing unless required."""
+
+    advisory: ClassVar[bool] = True
+
+    held_margin: Margin = Field(
+        0.05, description="share of streamed answers that may arrive in lumps"
+    )
 
 
 class RunHealth(Check):
@@ -102,7 +135,7 @@ class RunHealth(Check):
 
 
 class Checks(BaseModel):
-    """The eight checks of a scenario."""
+    """The checks of a scenario."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -114,6 +147,7 @@ class Checks(BaseModel):
     traffic_drift: TrafficDrift = Field(default_factory=TrafficDrift)
     tenant_fairness: TenantFairness = Field(default_factory=TenantFairness)
     fidelity: Fidelity = Field(default_factory=Fidelity)
+    streaming: Streaming = Field(default_factory=Streaming)
     run_health: RunHealth = Field(default_factory=RunHealth)
 
     def demanded_rubrics(self) -> list[str]:

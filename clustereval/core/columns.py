@@ -189,19 +189,63 @@ SCORES: Final = Table(
 
 TABLES: Final = (PLAN, REQUESTS, CLUSTER, SCORES)
 
-CLUSTER_METRICS: Final[dict[str, str]] = {
-    "replicas_running": "replicas that take requests",
-    "replicas_starting": "replicas being started",
-    "replicas_stopping": "replicas being stopped",
-    "target_replicas": "what the autoscaler asks for",
-    "target_ongoing_requests": "the deployment's autoscaling target, requests per replica",
-    "replica_state": "1 while the replica is in the state that `label` names",
-    "replica_started": "the moment (t_s) at which a replica finished initialising",
-    "replica_died": "the moment (t_s) at which a replica was first seen dead",
-    "queue_depth": "requests in the deployment, or held by the replica",
-    "kv_cache_usage": "share of the KV cache in use, 0..1",
+
+@dataclass(frozen=True)
+class ClusterMetric:
+    """One metric of ``cluster.parquet``.
+
+    ``kind``: a ``gauge`` is a level at ``t_s``; a ``counter`` is a total since the replica's start,
+    of which only differences mean something (a smaller value than before is a restart); an
+    ``event`` happened at ``t_s`` and has the value 1; a ``duration`` ended at ``t_s``.
+    """
+
+    kind: Literal["gauge", "counter", "event", "duration"]
+    unit: str
+    meaning: str
+
+
+CLUSTER_METRICS: Final[dict[str, ClusterMetric]] = {
+    "replicas_running": ClusterMetric("gauge", "replicas", "replicas that take requests"),
+    "replicas_starting": ClusterMetric("gauge", "replicas", "replicas being started"),
+    "replicas_stopping": ClusterMetric("gauge", "replicas", "replicas being stopped"),
+    "target_replicas": ClusterMetric("gauge", "replicas", "what the autoscaler asks for"),
+    "target_ongoing_requests": ClusterMetric(
+        "gauge", "requests", "the deployment's autoscaling target, requests per replica"
+    ),
+    "replica_state": ClusterMetric(
+        "gauge", "1", "1 while the replica is in the state that `label` names"
+    ),
+    "replica_started": ClusterMetric("event", "1", "a replica finished initialising"),
+    "replica_died": ClusterMetric("event", "1", "a replica was first seen dead"),
+    "replica_start_s": ClusterMetric(
+        "duration",
+        "s",
+        "how long a replica took to initialise: its log's two lines, or else from "
+        "its actor's creation to the first sample that shows it running",
+    ),
+    "replica_first_token_s": ClusterMetric(
+        "duration",
+        "s",
+        "from a replica's start, begun during the run, to the first token that a "
+        "request got from it; waiting for a request is in it",
+    ),
+    "queue_depth": ClusterMetric(
+        "gauge", "requests", "requests in the deployment, or held by the replica"
+    ),
+    "kv_cache_usage": ClusterMetric(
+        "gauge", "ratio", "share of the KV cache that running requests hold, 0..1"
+    ),
+    "engine_running": ClusterMetric("gauge", "requests", "requests in the engine's batch"),
+    "engine_waiting": ClusterMetric("gauge", "requests", "requests in the engine's queue"),
+    "preemptions": ClusterMetric(
+        "counter", "requests", "requests thrown out of the batch because the KV cache was full"
+    ),
+    "prefix_cache_queries": ClusterMetric(
+        "counter", "tokens", "prompt tokens looked up in the prefix cache"
+    ),
+    "prefix_cache_hits": ClusterMetric("counter", "tokens", "prompt tokens found there"),
 }
-"""Metric names of ``cluster.parquet`` and their meaning."""
+"""Metric names of ``cluster.parquet``."""
 
 RESPONSE_FIELDS: Final = tuple(column.name for column in _LOAD)
 """What the load engine records of an arrival, beside its ``request_id``."""

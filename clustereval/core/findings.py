@@ -20,17 +20,22 @@ CHECKS = (
     "traffic_drift",
     "tenant_fairness",
     "fidelity",
+    "streaming",
     "run_health",
 )
 
 
 class Status(StrEnum):
-    """Outcome of one finding or one check against its margin."""
+    """Outcome of one finding or one check against its margin.
+
+    A check is a ``remark`` where it found something that it is not asked to fail.
+    """
 
     PASS = "pass"
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     NOT_OBSERVED = "not_observed"
+    REMARK = "remark"
 
 
 class Outcome(StrEnum):
@@ -110,7 +115,7 @@ class Finding(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    check: str = Field(description="one of the eight checks, or `compare`")
+    check: str = Field(description="name of the check, or `compare`")
     metric: str = Field(description="what was measured, e.g. `correct` or `ttft_due_s.p95`")
     unit: str = Field(description="`ratio` (0..1), `s`, `times` or `count`")
     effect: str = Field(description="what the estimate is, e.g. `drop against siblings`")

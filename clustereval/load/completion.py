@@ -1,4 +1,4 @@
-"""What a chat completion amounts to, streamed or whole: text, tool calls, usage. Pure.
+"""What a chat completion amounts to, streamed or whole: text, tool calls, usage, times. Pure.
 
 Servers differ and model output is hostile: a value of an unexpected type counts as not reported.
 """
@@ -10,6 +10,8 @@ from typing import Any, Final
 
 _INT64_MAX: Final = 2**63 - 1
 _MAX_TOOL_CALLS: Final = 128
+_LONGEST_MS: Final = 86_400_000.0
+"""No request waits a day in an engine: a larger number is a mistake, a clock's reading say."""
 
 
 class MalformedError(ValueError):
@@ -30,6 +32,7 @@ class Completion:
         self._text: list[str] = []
         self._calls: dict[int, dict[str, str]] = {}
         self._usage: dict[str, Any] = {}
+        self._metrics: dict[str, Any] = {}
 
     def take_chunk(self, data: str) -> bool:
         """Takes the data of one event; true if it brought tokens.
@@ -84,6 +87,9 @@ class Completion:
             "cached_tokens": _count(details.get("cached_tokens"))
             if isinstance(details, dict)
             else None,
+            # vLLM starts this first-token time at scheduling, so the queue is not in it.
+            "engine_queue_s": _seconds(self._metrics.get("queue_time_ms")),
+            "engine_prefill_s": _seconds(self._metrics.get("time_to_first_token_ms")),
         }
 
     def _common(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +100,8 @@ class Completion:
             self.response_id = value["id"]
         if isinstance(value.get("usage"), dict):
             self._usage = value["usage"]  # cumulative where sent with every chunk: the last counts
+        if isinstance(value.get("metrics"), dict):
+            self._metrics = value["metrics"]  # vLLM: beside the usage, in the last chunk
         choices = value.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict):
@@ -179,3 +187,11 @@ def _short(text: str) -> str:
 def _count(value: Any) -> int | None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     return value if whole and 0 <= value <= _INT64_MAX else None
+
+
+def _seconds(milliseconds: Any) -> float | None:
+    """Seconds; null where it is no duration: not a number, negative, NaN or absurdly long."""
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return None
+    # Compared before it is divided: an integer may be too large for a float. NaN fails both ways.
+    return milliseconds / 1000 if 0 <= milliseconds <= _LONGEST_MS else None

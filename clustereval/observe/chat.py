@@ -32,6 +32,8 @@ class Answer:
     content_chunks: int = 0
     streamed: bool = False
     usage: dict[str, Any] | None = None
+    engine_times: bool = False
+    """The engine states how long the request queued (vLLM's per-request metrics)."""
     problem: str | None = None
 
     @property
@@ -108,8 +110,7 @@ def _read_stream(answer: Answer, start: float) -> None:
             answer.problem = f"an error within the stream: {data[:200]}"
             return
         chunks += 1
-        if isinstance(chunk.get("usage"), dict):
-            answer.usage = chunk["usage"]
+        _take_account(answer, chunk)
         if _has_content(chunk):
             answer.content_chunks += 1
             if answer.ttft_s is None:
@@ -137,5 +138,13 @@ def _read_whole(answer: Answer) -> None:
         answer.problem = "an answer that is no chat completion"
         return
     answer.content_chunks = len(choices)
-    if isinstance(whole.get("usage"), dict):
-        answer.usage = whole["usage"]
+    _take_account(answer, whole)
+
+
+def _take_account(answer: Answer, part: dict[str, Any]) -> None:
+    """Usage and the engine's own times, wherever a chunk or a body holds them."""
+    if isinstance(part.get("usage"), dict):
+        answer.usage = part["usage"]
+    metrics = part.get("metrics")
+    if isinstance(metrics, dict) and isinstance(metrics.get("queue_time_ms"), int | float):
+        answer.engine_times = True

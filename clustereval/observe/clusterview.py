@@ -35,7 +35,8 @@ def cluster_rows(
     if deployment is not None and t0_unix_s is not None:
         sampled = of_deployment(samples, deployment).copy()
         sampled["t_s"] = sampled["unix_s"] - t0_unix_s
-        parts += [sampled, _started(access, sampled, deployment, t0_unix_s)]
+        starts = replica_starts(access, sampled, deployment, t0_unix_s)
+        parts += [sampled, *(_rows_of_starts(starts, requests, deployment))]
     observed = pd.concat([part.dropna(subset=["t_s"]) for part in parts]) if parts else None
     metrics = set() if observed is None else set(observed["metric"].dropna())
     seen = _seen_by_requests(requests, metrics, interval_s)
@@ -48,28 +49,61 @@ def _none() -> pd.DataFrame:
     return pd.DataFrame({name: [] for name in CLUSTER.names})
 
 
-def _started(
+def replica_starts(
     access: pd.DataFrame, sampled: pd.DataFrame, deployment: Deployment, t0_unix_s: float
 ) -> pd.DataFrame:
-    """When replicas became ready: the log's own line, or the first sample that shows it running
-    after one that showed it not running yet."""
+    """When each replica began to start and was ready, by replica id.
+
+    Returns:
+        Columns ``begun_s``, ``ready_s`` (seconds of the run, negative before it, null where not
+        known) and ``source``: the log's own lines; else the actor's creation, which the dashboard
+        states, and the first sample that shows it running after one that did not.
+    """
     lines = of_deployment(access, deployment)
-    lines = lines[lines["kind"] == "finished"]
-    ready = (lines.groupby("replica_id")["unix_s"].min() - t0_unix_s).dropna()
+    logs = pd.DataFrame(
+        {
+            column: lines[lines["kind"] == kind].groupby("replica_id")["unix_s"].min() - t0_unix_s
+            for column, kind in (("begun_s", "started"), ("ready_s", "finished"))
+        }
+    )
+    logs = logs[logs["ready_s"].notna()].assign(source="logs")
     states = sampled[sampled["metric"] == "replica_state"].sort_values("t_s")
-    first = states.groupby("replica_id")[["t_s", "label"]].first()
+    replicas = states.groupby("replica_id")
+    first = replicas[["t_s", "label"]].first()
     running = states[states["label"] == "RUNNING"].groupby("replica_id")["t_s"].first()
-    late = running[first["label"].reindex(running.index) != "RUNNING"]
-    late = late[~late.index.isin(ready.index)]
-    parts = [
-        pd.DataFrame({"t_s": times, "source": source, "replica_id": times.index})
-        for times, source in ((ready, "logs"), (late, "dashboard"))
-        if len(times)
+    seen = pd.DataFrame(
+        {
+            "begun_s": replicas["start_time_s"].min().reindex(running.index) - t0_unix_s,
+            "ready_s": running[first["label"].reindex(running.index) != "RUNNING"],
+        }
+    )
+    seen = seen[seen["ready_s"].notna() & ~seen.index.isin(logs.index)].assign(source="dashboard")
+    found = pd.concat([part for part in (logs, seen) if len(part)] or [logs])
+    # Two clocks, or a log that lost its beginning: a start after its end is none.
+    return found.assign(begun_s=found["begun_s"].where(found["begun_s"] <= found["ready_s"]))
+
+
+def _rows_of_starts(
+    starts: pd.DataFrame, requests: pd.DataFrame, deployment: Deployment
+) -> list[pd.DataFrame]:
+    """The events and durations of ``replica_starts``; what is not known gives no row."""
+    answered = requests[(requests["outcome"] == "ok") & requests["first_token_s"].notna()]
+    # The probe of an app may name the whole actor, Serve's logs name the bare id.
+    bare = answered["replica_id"].str.replace(r"^.*#", "", regex=True)
+    first = answered["first_token_s"].groupby(bare).min().reindex(starts.index)
+    # A replica that waited for the run to begin says nothing of how long a start takes.
+    begun = starts["begun_s"].where(starts["begun_s"] >= 0)
+    series = {
+        "replica_started": (starts["ready_s"], starts["ready_s"] * 0 + 1.0),
+        "replica_start_s": (starts["ready_s"], starts["ready_s"] - starts["begun_s"]),
+        "replica_first_token_s": (first, (first - begun).where(first >= begun)),
+    }
+    return [
+        pd.DataFrame({"t_s": times, "value": values, "source": starts["source"]})
+        .assign(replica_id=starts.index, deployment=deployment.name, metric=metric)
+        .dropna(subset=["t_s", "value"])
+        for metric, (times, values) in series.items()
     ]
-    if not parts:
-        return _none()
-    frame = pd.concat(parts, ignore_index=True)
-    return frame.assign(deployment=deployment.name, metric="replica_started", value=1.0)
 
 
 def _seen_by_requests(

@@ -227,9 +227,11 @@ class Dashboard:
         return sorted(name for name in names if isinstance(name, str))
 
     @contextmanager
-    def log_lines(self, node_id: str, name: str) -> Iterator[Iterator[str]]:
-        """A log file, line by line: it may be hundreds of MB and is never held whole."""
-        query = {"node_id": node_id, "filename": name, "lines": "-1"}
+    def log_lines(
+        self, node_id: str, name: str, last: int | None = None
+    ) -> Iterator[Iterator[str]]:
+        """A log file, or its ``last`` lines, one by one: it may be hundreds of MB."""
+        query = {"node_id": node_id, "filename": name, "lines": str(last or -1)}
         with self._open("/api/v0/logs/file", query) as response:
             yield response.iter_lines()
 

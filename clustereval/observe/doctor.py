@@ -19,6 +19,9 @@ from clustereval.rundir import Target
 Level = Literal["client", "ray", "probe"]
 
 PROBE = "add clustereval.probe to the app, or set its response headers (docs/probe.md)"
+DIRECT_ROUTER = "LLMRouter"
+DIRECT = "HAProxy streams straight from the replicas (direct streaming), past ingress and router"
+NOT_DIRECT = "serve without RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING, and with observe_app"
 DASHBOARD = "give --ray-dashboard http://<head node>:8265"
 
 
@@ -51,6 +54,14 @@ class RayFacts:
     @property
     def usable(self) -> bool:
         return any(app.deployments for app in self.applications)
+
+    @property
+    def direct_streaming(self) -> bool:
+        """HAProxy talks to the replicas of Serve LLM itself, past any ingress class and router.
+
+        The application then has a deployment of Ray's own that only chooses replicas.
+        """
+        return any(DIRECT_ROUTER in app.deployments for app in self.applications)
 
     @property
     def access_logs(self) -> bool:
@@ -86,9 +97,11 @@ def explain(facts: TargetFacts, ray: RayFacts) -> list[Observation]:
         _times(facts),
         _replica(facts, ray),
         _queue_depth(facts, ray),
+        _router(facts, ray),
         _replica_count(facts, ray),
         _cache(facts),
-        _pinning(facts),
+        _engine(facts),
+        _pinning(facts, ray),
         _autoscaler(ray),
         _dashboard(ray),
         Observation(
@@ -185,16 +198,63 @@ def _cache(facts: TargetFacts) -> Observation:
     )
 
 
-def _pinning(facts: TargetFacts) -> Observation:
+def _engine(facts: TargetFacts) -> Observation:
+    fact = "engine's queue and prefill"
+    if facts.engine_times:
+        return Observation(fact, "client", "metrics.queue_time_ms of each answer")
+    return Observation(
+        fact,
+        None,
+        "answers do not say how long they queued, so TTFT cannot be divided",
+        "on vLLM: enable_per_request_metrics=True",
+    )
+
+
+def _router(facts: TargetFacts, ray: RayFacts) -> Observation:
+    fact = "router's queue and wait"
+    found = [h for h in (wire.ROUTER_QUEUE_DEPTH, wire.ROUTER_WAIT_S) if h in facts.probe_headers]
+    if found:
+        return Observation(fact, "probe", f"response headers {', '.join(found)}")
+    if ray.direct_streaming:
+        return Observation(fact, None, DIRECT, NOT_DIRECT)
+    return Observation(
+        fact,
+        None,
+        "what passes requests on to the replicas says nothing",
+        "on Ray Serve LLM: observe_app (docs/probe.md); elsewhere a gateway that sets the headers",
+    )
+
+
+def _pinning(facts: TargetFacts, ray: RayFacts) -> Observation:
     fact = "pinning to a replica"
     if facts.pin_ranks:
         ranks = ", ".join(map(str, facts.pin_ranks))
         return Observation(fact, "probe", f"ranks that answer when asked for: {ranks}")
+    without = "without pinning, replicas are compared by whatever traffic reached them"
+    if not facts.probed:
+        return Observation(
+            fact,
+            None,
+            f"{wire.PIN} is not honoured, or nothing says which rank answered",
+            f"{PROBE}; {without}",
+        )
+    if ray.direct_streaming:
+        return Observation(
+            fact, None, f"replicas are named, but {DIRECT}", f"{NOT_DIRECT}; {without}"
+        )
+    if wire.ROUTER_WAIT_S in facts.probe_headers:
+        return Observation(
+            fact,
+            None,
+            f"the ingress is observed, but the model's request router does not obey {wire.PIN}",
+            f"observe_llm for each model; its log says what it does not know; {without}",
+        )
     return Observation(
         fact,
         None,
-        f"{wire.PIN} is not honoured, or nothing says which rank answered",
-        f"{PROBE}; without pinning, replicas are compared by whatever traffic reached them",
+        f"replicas are named, but what chooses them does not obey {wire.PIN}",
+        "on Ray Serve: PinningRouter; on Serve LLM: observe_app, without direct streaming"
+        f" (docs/probe.md); {without}",
     )
 
 

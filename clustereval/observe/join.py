@@ -27,6 +27,7 @@ from clustereval.observe.placement import (
     place,
     sample_frame,
     sampled_at,
+    timed,
 )
 from clustereval.observe.responses import response_frame
 from clustereval.rundir import RAW_ACCESS, RAW_CLUSTER, RAW_RESPONSES, Run, read_json_lines
@@ -109,6 +110,8 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
     frame.loc[missing, "outcome"] = "dropped"
     frame.loc[missing, "error_type"] = "interrupted" if raw.interrupted else "not_sent"
     access, samples = access_frame(raw.access), sample_frame(raw.samples)
+    if raw.t0_unix_s is not None:
+        access = timed(access, frame["end_s"].dropna() + raw.t0_unix_s)
     probed = {str(i).rpartition("#")[2] for i in frame["replica_id"].dropna().unique()}
     deployment = choose_deployment(access, samples, planned, probed)
     _observe(frame, raw, access, samples, deployment, scenario)

@@ -17,12 +17,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clustereval.observe.access_lines import ZONE_STEP_S
+
 FRESH_INTERVALS = 3.0
 """A sample older than this many sampling intervals says nothing about a request."""
+
+SAME_CLOCK_S = 60.0
+"""A request's line in a log and its end here are at most so far apart, zones aside."""
 
 _ACCESS_COLUMNS = {
     "kind": "string",
     "unix_s": "Float64",
+    "log_s": "Float64",
     "replica_id": "string",
     "node_id": "string",
     "application": "string",
@@ -59,6 +65,29 @@ class Deployment:
 def access_frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """``raw/access.jsonl`` as columns."""
     return _frame(records, _ACCESS_COLUMNS)
+
+
+def timed(access: pd.DataFrame, ended_unix_s: pd.Series) -> pd.DataFrame:
+    """``access`` with the times of lines whose log's time zone was not known.
+
+    A log that lost its beginning states local time alone. The zone is found from the run's own
+    requests in it: their lines were written when this client saw them end. Zones differ by whole
+    quarters of an hour, so a minute between the two clocks does no harm; more leaves the time null.
+
+    Args:
+        access: access lines; ``log_s`` is a line's time as if its wall clock were UTC.
+        ended_unix_s: when each of our requests ended, by request id.
+    """
+    unknown = access["unix_s"].isna() & access["log_s"].notna()
+    if not unknown.any():
+        return access
+    ended = access["request_id"].map(ended_unix_s).astype("Float64")
+    apart = (access["log_s"] - ended).where(unknown)
+    zone = (apart / ZONE_STEP_S).round() * ZONE_STEP_S
+    agrees = ((apart - zone).abs() <= SAME_CLOCK_S).fillna(False)
+    by_node = zone[agrees].groupby(access["node_id"][agrees]).median()
+    found = access["log_s"] - access["node_id"].map(by_node).astype("Float64")
+    return access.assign(unix_s=access["unix_s"].fillna(found))
 
 
 def sample_frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

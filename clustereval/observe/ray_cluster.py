@@ -69,7 +69,9 @@ class RayObserver:
                 proxies=sampled.proxies.values(),
                 since_unix_s=None if t0 is None else t0 - 60.0,
             )
-        except (TargetError, OSError) as error:
+        except TargetError as error:
+            return {"access_lines": 0, "notes": [*notes, f"no access logs: {error.found}"]}
+        except OSError as error:
             return {"access_lines": 0, "notes": [*notes, f"no access logs: {error}"]}
         return {"access_lines": access.access_lines, "notes": [*notes, *access.notes]}
 

@@ -1,4 +1,4 @@
-"""Samples the cluster while the load runs: replicas, their states, targets, gauges.
+"""Samples the cluster while the load runs: replicas, their states, targets, engines.
 
 Runs in a thread of the parent; the load process knows nothing of it. A dashboard that is away for
 a while leaves a gap, which is told, and never ends the run.
@@ -224,8 +224,8 @@ class ClusterSampler:
         except (TargetError, ValueError):
             return None
         watched = self._result.replicas
-        for gauge in scraper.scrape():
-            replica = watched.get(gauge.replica_id)
+        for sample in scraper.scrape():
+            replica = watched.get(sample.replica_id)
             if replica is None:
                 continue
             row = {
@@ -233,9 +233,9 @@ class ClusterSampler:
                 "source": "metrics",
                 "application": replica.application,
                 "deployment": replica.deployment,
-                "replica_id": gauge.replica_id,
-                "metric": gauge.metric,
-                "value": gauge.value,
+                "replica_id": sample.replica_id,
+                "metric": sample.metric,
+                "value": sample.value,
             }
             file.write(json.dumps(row) + "\n")
         return scraper

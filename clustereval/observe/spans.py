@@ -51,6 +51,10 @@ _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "replica_rank": (names.REPLICA_RANK,),
     "replica_age_s": (names.REPLICA_AGE_S,),
     "observed_by": (names.OBSERVED_BY,),
+    "router_queue_depth": (names.ROUTER_QUEUE_DEPTH,),
+    "router_wait_s": (names.ROUTER_WAIT_S,),
+    "engine_queue_s": (names.ENGINE_QUEUE_S,),
+    "engine_prefill_s": (names.ENGINE_PREFILL_S,),
 }
 """Column of the requests table → attributes that carry its value; null columns carry none."""
 

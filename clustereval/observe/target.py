@@ -34,6 +34,7 @@ class TargetFacts(BaseModel):
     streams: bool = False
     usage: bool = Field(False, description="the stream ends with token counts")
     cached_tokens: bool = Field(False, description="usage says how many prompt tokens were cached")
+    engine_times: bool = Field(False, description="answers say how long they queued in the engine")
     probe_headers: list[str] = Field(default_factory=list)
     replica_count: int | None = Field(None, description="running replicas, as the probe says")
     replicas: list[str] = Field(default_factory=list, description="ids of those that answered")
@@ -92,6 +93,7 @@ def inspect_target(target: Target, *, timeout_s: float = 30.0) -> TargetFacts:
         streams=last.streamed,
         usage=last.usage is not None,
         cached_tokens=any(answer.cached_tokens is not None for answer in answers),
+        engine_times=any(answer.engine_times for answer in answers),
         probe_headers=sorted(seen.headers),
         replica_count=seen.count,
         replicas=sorted(seen.replicas),

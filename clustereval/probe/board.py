@@ -90,6 +90,10 @@ class Board:
                     self._actor.push.remote(self._replica_id, self._in_flight()), SILENT_S
                 )
                 self._totals, self._heard_s = Totals(*answer), time.monotonic()
+            except TimeoutError:
+                # Busy, or still starting. Letting go of the handle would end an actor that this
+                # replica made, and on a starved machine the next one would be as late.
+                pass
             except Exception:  # no board, no headers; the app goes on
                 self._actor = None
                 await asyncio.sleep(1.0)

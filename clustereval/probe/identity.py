@@ -12,11 +12,11 @@ from dataclasses import dataclass
 class Identity:
     """One replica; ``None`` where the process cannot know.
 
+    Without its rank, which Serve may change while the replica lives: see :func:`current_rank`.
     ``group`` names what the replica is one of: the replicas of a group share a board.
     """
 
     replica_id: str
-    rank: int | None = None
     node_id: str | None = None
     deployment: str | None = None
     group: str | None = None
@@ -35,13 +35,22 @@ def identify() -> Identity:
         from ray import serve
 
         context = serve.get_replica_context()
-        rank = getattr(context.rank, "rank", None)
         return Identity(
             replica_id=context.replica_tag,
-            rank=rank if isinstance(rank, int) else None,
             node_id=ray.get_runtime_context().get_node_id(),
             deployment=context.deployment,
             group=f"{context.app_name}#{context.deployment}",
         )
     except Exception:
         return fallback
+
+
+def current_rank() -> int | None:
+    """The rank of the Serve replica that this process is, as of now. Never raises."""
+    try:
+        from ray import serve
+
+        rank = getattr(serve.get_replica_context().rank, "rank", None)
+    except Exception:
+        return None
+    return rank if isinstance(rank, int) else None

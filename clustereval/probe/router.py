@@ -3,31 +3,35 @@
     @serve.deployment(request_router_config=RequestRouterConfig(
         request_router_class="clustereval.probe.router:PinningRouter"))
 
-Requests without the header are routed as ever, by the power of two choices. A pin whose replica is
-not there ends in a 503 at once: falling back to another replica would be measured as that one.
+Requests without the header are routed as ever. A pin whose replica is not there ends in a 503:
+falling back to another replica would be measured as that one.
+
+:class:`PinningMixin` puts the same over any other router class.
 """
 
 from __future__ import annotations
 
-import pickle
-import re
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import ray
-from ray.serve._private.request_router.pow_2_router import PowerOfTwoChoicesRequestRouter
 from ray.serve.exceptions import BackPressureError
-from ray.serve.request_router import (
-    LocalityMixin,
-    MultiplexMixin,
-    PendingRequest,
-    RequestRouter,
-    RunningReplica,
-)
 
 from clustereval.core import wire
+from clustereval.probe import ray_private
+from clustereval.probe.travel import note_router_depth, pin_means
 
 RANK_KEY = "rank"
 """Key of the rank in what the deployment's ``record_replica_metadata`` returns."""
+OWN_RANK_KEY = "clustereval_rank"
+"""The same where the probe records it by itself, so that an app may use ``rank`` as it likes; in
+the replica's routing statistics too, which follow a change of rank."""
+EMPTY_S = 2.0
+"""A router that has not heard of any replica yet gets this long, since handles start empty."""
+TAKE_S = 60.0
+"""A pinned replica that does not take a request for so long counts as gone."""
 _HEADER = wire.PIN.encode()
 
 
@@ -35,57 +39,78 @@ class PinUnavailableError(BackPressureError):
     """The pinned replica is not there. A back-pressure error, since of the errors that a router can
     end a request with only that one reaches the HTTP client with its message."""
 
-    def __init__(self, pin: str):
+    def __init__(self, pin: str, problem: str = "no running replica"):
         super().__init__(0, 0, 503)
-        self.args = (pin,)
-        self._message = f"{wire.PIN}: no running replica {pin}"
+        self.args = (pin, problem)
+        self._message = f"{wire.PIN}: {problem} {pin}"
 
 
-class PinningRouter(LocalityMixin, MultiplexMixin, RequestRouter):
-    """Power of two choices, except for pinned requests.
+class PinningMixin(ray_private.RouterHook):
+    """Put before a ``RequestRouter`` class among the bases of another.
 
-    Not FIFO, as Serve's default is: that hands the replica found for one request to whichever has
-    waited longest, and so would break pins.
+    A pinned request never enters the router's queue: Serve's default router is first in, first out,
+    and hands the replica that was found for one request to whichever has waited longest.
     """
 
-    async def choose_replicas(
-        self,
-        candidate_replicas: list[RunningReplica],
-        pending_request: PendingRequest | None = None,
-    ) -> list[list[RunningReplica]]:
-        pin = requested_pin(pending_request) if pending_request is not None else None
-        if pending_request is None or pin is None:
-            usual = PowerOfTwoChoicesRequestRouter.choose_replicas
-            ranks: list[list[RunningReplica]] = await usual(
-                self, candidate_replicas, pending_request
-            )
-            return ranks
-        matching = [replica for replica in candidate_replicas if is_pinned_to(replica, pin)]
-        if not matching:
-            if not pending_request.future.done():
-                pending_request.future.set_exception(PinUnavailableError(pin))
-            # Serve looks at the future only once it has been given a candidate.
-            return [candidate_replicas]
-        pending_request.routing_context.should_backoff = True
-        return [matching]
+    _clustereval_held = 0
+
+    async def _clustereval_choose(
+        self, arguments: Sequence[Any], ordinary: Callable[[], Awaitable[Any]]
+    ) -> Any:
+        note_router_depth(arguments, self._clustereval_held)
+        self._clustereval_held += 1
+        try:
+            pin = pin_of(arguments)
+            return await (ordinary() if pin is None else self._clustereval_pinned(pin))
+        finally:
+            self._clustereval_held -= 1
+
+    async def _clustereval_pinned(self, pin: str) -> Any:
+        router: Any = self
+        started = time.monotonic()
+        attempt = 0
+        while True:
+            running = list(router.curr_replicas.values())
+            matching = [replica for replica in running if is_pinned_to(replica, pin)]
+            waited = time.monotonic() - started
+            if matching:
+                replica = await ray_private.take_replica(router, matching, attempt)
+                if replica is not None:
+                    return replica
+                if waited > TAKE_S:
+                    raise PinUnavailableError(pin, f"not taken within {TAKE_S:g} s by replica")
+            elif running or waited > EMPTY_S:
+                raise PinUnavailableError(pin)
+            await asyncio.sleep(min(0.01 * 2**attempt, 0.25))
+            attempt += 1
+
+
+class PinningRouter(PinningMixin, ray_private.default_router_class()):  # type: ignore[misc]
+    """The power of two choices, Serve's default, except for pinned requests."""
 
 
 def is_pinned_to(replica: Any, pin: str) -> bool:
     """Whether ``pin`` (``rank:<n>`` or a replica id) means this replica."""
-    rank = re.fullmatch(r"rank:(\d+)", pin)
-    if rank is not None:
-        return bool(replica.replica_metadata.get(RANK_KEY) == int(rank[1]))
-    return bool(replica.replica_id.unique_id == pin)
+    return pin_means(pin, replica.replica_id.unique_id, _rank(replica))
 
 
-def requested_pin(pending_request: Any) -> str | None:
-    """The pin that a request carries.
+def _rank(replica: Any) -> Any:
+    """The latest that is known; ranks move when replicas of lower rank go."""
+    stats = getattr(replica, "routing_stats", None) or {}
+    metadata = replica.replica_metadata
+    if OWN_RANK_KEY in stats:
+        return stats[OWN_RANK_KEY]
+    return metadata.get(OWN_RANK_KEY, metadata.get(RANK_KEY))
+
+
+def pin_of(arguments: Sequence[Any]) -> str | None:
+    """The pin that a request with these arguments carries.
 
     A handle call may carry an object with ``headers`` (Serve LLM); Serve's proxy passes an HTTP
     request on as one pickled argument, made in this very process, which is opened only where it
     holds the header's name.
     """
-    for argument in pending_request.args:
+    for argument in arguments:
         headers = getattr(argument, "headers", None)
         if isinstance(headers, dict):
             pin = headers.get(wire.PIN)
@@ -99,13 +124,10 @@ def requested_pin(pending_request: Any) -> str | None:
 
 
 def _pin_in_scope(serialized: bytes) -> str | None:
-    """The one place that knows what Ray keeps private (as of 2.60: ``_asgi_scope``).
-
-    Where another version of Ray has it otherwise, the request ends in an error that says so: it
-    asked for a certain replica, and nobody could tell which.
-    """
-    scope = getattr(pickle.loads(serialized), "_asgi_scope", None)
-    if not isinstance(scope, dict):
+    """Where another version of Ray has requests otherwise, this one ends in an error that says so:
+    it asked for a certain replica, and nobody could tell which."""
+    scope = ray_private.asgi_scope(serialized)
+    if scope is None:
         return f"that could be told: Ray {ray.__version__} passes requests on in an unknown form"
     for name, value in scope.get("headers", ()):
         if name.lower() == _HEADER:

@@ -64,3 +64,23 @@ def _tracing() -> Any:
     if sdk is None or trace is None:
         return None
     return trace if isinstance(trace.get_tracer_provider(), sdk.TracerProvider) else None
+
+
+def open_server_span(
+    name: str, headers: Mapping[str, str], attributes: Mapping[str, AttributeValue]
+) -> Any:
+    """A SERVER span that its maker ends, or ``None`` where tracing is not set up.
+
+    For generators: a span made current in one would be so in whoever consumes it, too.
+    """
+    trace = _tracing()
+    if trace is None:
+        return None
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    return trace.get_tracer("clustereval.probe").start_span(
+        name,
+        context=TraceContextTextMapPropagator().extract(dict(headers)),
+        kind=trace.SpanKind.SERVER,
+        attributes=dict(attributes),
+    )

@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Final
 
 from clustereval.analysis import wording
 from clustereval.core.findings import CHECKS, CheckResult, Finding, Findings, Status
+from clustereval.report.forest import Forest, forest
+from clustereval.report.names import QUESTIONS, SEVERITY, TITLES, WORDS
 from clustereval.report.numbers import count, margin_text, scale_of
-
-TITLES: Final = {
-    "model_quality": "Model quality",
-    "replica_skew": "Replica skew",
-    "autoscaling_lag": "Autoscaling lag",
-    "cache_eviction": "Cache eviction",
-    "traffic_drift": "Traffic drift",
-    "tenant_fairness": "Tenant fairness",
-    "fidelity": "Fidelity",
-    "run_health": "Run health",
-}
-QUESTIONS: Final = {
-    "model_quality": "is the model good enough when the cluster is idle?",
-    "replica_skew": "does one replica answer worse than its siblings?",
-    "autoscaling_lag": "do answers suffer while the autoscaler catches up?",
-    "cache_eviction": "do answers suffer where the prefix cache missed?",
-    "traffic_drift": "do bursts and sustained load change the answers?",
-    "tenant_fairness": "does one tenant get less than the others?",
-    "fidelity": "is the loaded answer the one the idle cluster gave?",
-    "run_health": "did the run measure the target, not the load generator?",
-}
-WORDS: Final = {
-    "pass": "pass",
-    "fail": "fail",
-    "inconclusive": "inconclusive",
-    "not_observed": "not observed",
-    "invalid": "no valid run",
-}
-SYMBOLS: Final = {
-    "pass": "✓",
-    "fail": "✗",
-    "inconclusive": "?",
-    "not_observed": "–",
-    "invalid": "!",
-}
-SEVERITY: Final = {
-    Status.FAIL: 0,
-    Status.INCONCLUSIVE: 1,
-    Status.NOT_OBSERVED: 2,
-    Status.PASS: 3,
-}
 
 _PLACES: Final = {
     "replica_id": "replica {}",
@@ -64,22 +24,6 @@ _IDLE: Final = {"baseline": "at idle", "traffic": "under load"}
 _NUMBERS: Final = re.compile(
     r" \((?:\d+% interval |allowed |limit |margin )[^()]*\)(?:: undecided.*)?$"
 )
-
-# Forest plot, in units of the margin: 0 is no difference, 1 the margin.
-_LEFT, _RIGHT = -1.0, 3.0
-WIDTH: Final = 240
-_PAD: Final = 12
-
-
-@dataclass(frozen=True)
-class Forest:
-    """Pixel positions of one row's interval; ends beyond the axis are open."""
-
-    point: float | None
-    low: float
-    high: float
-    open_low: bool
-    open_high: bool
 
 
 @dataclass(frozen=True)
@@ -131,53 +75,6 @@ class FindingRow:
     evidence: list[str]
 
 
-def axis_px(x: float) -> float:
-    """Pixel of ``x``, in margins, on the forest axis."""
-    share = (min(max(x, _LEFT), _RIGHT) - _LEFT) / (_RIGHT - _LEFT)
-    return round(_PAD + share * (WIDTH - 2 * _PAD), 1)
-
-
-def in_margins(value: float, finding: Finding) -> float | None:
-    """``value`` in units of the finding's margin; null where it has none.
-
-    Factors are compared on a log scale: no difference is a factor of one.
-    """
-    margin = finding.margin
-    if margin is None:
-        return None
-    if finding.unit == "times":
-        if margin <= 1:
-            return None
-        return math.log(value) / math.log(margin) if value > 0 else _LEFT - 1
-    if margin > 0:
-        return value / margin
-    # A margin of zero, e.g. a shortfall against a floor: the margin line is the zero, and the
-    # interval's own size is the unit.
-    known = (finding.estimate, finding.low, finding.high)
-    spread = max((abs(v - margin) for v in known if v is not None), default=0.0)
-    return 1 + (value - margin) / spread if spread else 1.0
-
-
-def forest(finding: Finding) -> Forest | None:
-    """The finding's place on the axis; null where there is nothing to draw."""
-    point = None if finding.estimate is None else in_margins(finding.estimate, finding)
-    low = None if finding.low is None else in_margins(finding.low, finding)
-    high = None if finding.high is None else in_margins(finding.high, finding)
-    if point is None and low is None and high is None:
-        return None
-    left = low if low is not None else (_LEFT - 1 if high is not None else point)
-    right = high if high is not None else (_RIGHT + 1 if low is not None else point)
-    assert left is not None
-    assert right is not None
-    return Forest(
-        point=None if point is None else axis_px(point),
-        low=axis_px(left),
-        high=axis_px(right),
-        open_low=left < _LEFT,
-        open_high=right > _RIGHT,
-    )
-
-
 def check_rows(findings: Findings, most_findings: int = 40) -> list[CheckRow]:
     """The checks, those that need attention first."""
     order = {name: index for index, name in enumerate(CHECKS)}
@@ -227,7 +124,7 @@ def interval_text(finding: Finding) -> str:
 def tally(findings: Findings) -> str:
     """How many checks ended how, those that did not pass by name."""
     parts = [f"{_passed(findings)} of {len(findings.checks)} checks passed"]
-    for status in (Status.FAIL, Status.INCONCLUSIVE, Status.NOT_OBSERVED):
+    for status in (Status.FAIL, Status.INCONCLUSIVE, Status.REMARK, Status.NOT_OBSERVED):
         names = [
             TITLES.get(check.check, check.check).lower()
             for check in findings.checks

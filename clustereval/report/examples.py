@@ -17,7 +17,7 @@ from rapidfuzz.distance import Levenshtein
 
 from clustereval.core.findings import Findings, Status
 from clustereval.core.prompts import Prompt, PromptLibrary
-from clustereval.report.checks_view import SEVERITY
+from clustereval.report.names import SEVERITY
 from clustereval.report.numbers import number_or_none
 from clustereval.report.plaintext import one_line, shortened, visible
 
@@ -178,7 +178,8 @@ def _item(
         **{key: _rounded(row[key]) for key in (
             "due_s", "ttft_due_s", "e2e_due_s", "queue_depth", "cluster_queue_depth",
             "replica_count", "replica_age_s", "saturation", "cache_hit_ratio", "prompt_tokens",
-            "output_tokens", "kv_cache_usage",
+            "output_tokens", "kv_cache_usage", "router_wait_s", "engine_queue_s",
+            "engine_prefill_s",
         )},
     }  # fmt: skip
 

@@ -1,40 +1,18 @@
-"""Plotly figures as JSON, drawn by the partial bundle in the page.
-
-Colours come from ``PALETTE`` only: the page replaces each light one by its dark partner when the
-theme changes. Labels pass through ``figure_text``, since plotly reads markup in them.
-"""
+"""Plotly figures as JSON, drawn by the partial bundle in the page."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from clustereval.report.aggregates import steps
+from clustereval.report.drawing import C, Figure, as_json, axis, layout, numbers
 from clustereval.report.numbers import seconds
 from clustereval.report.plaintext import figure_text
-
-# Okabe and Ito's colours, darkened or lightened where contrast on the surface asks for it.
-PALETTE: Final[dict[str, tuple[str, str]]] = {
-    "ink": ("#1b2026", "#e9ecef"),
-    "muted": ("#5c6670", "#9aa5b1"),
-    "grid": ("#e7eaee", "#2b323a"),
-    "band": ("#f3f5f7", "#1c2127"),
-    "context": ("#8d97a3", "#77828e"),
-    "blue": ("#0072b2", "#56b4e9"),
-    "sky": ("#4aa3d8", "#8fd0f5"),
-    "vermillion": ("#c84e00", "#ff8b4a"),
-    "orange": ("#b87700", "#f0b429"),
-    "purple": ("#a8508a", "#dd9cc4"),
-    "surface": ("#ffffff", "#15191d"),
-}
-C: Final = {name: pair[0] for name, pair in PALETTE.items()}
-_FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
-Figure = dict[str, Any]
 
 
 @dataclass
@@ -52,7 +30,7 @@ def timeline(strips: Sequence[Strip], phases: pd.DataFrame, end_s: float) -> Fig
     gap_px, unit_px, top_px, bottom_px = 34, 66, 46, 34
     heights = [strip.weight * unit_px for strip in strips]
     plot_px = sum(heights) + gap_px * (len(strips) - 1)
-    figure = go.Figure(layout=_layout(int(plot_px + top_px + bottom_px)))
+    figure = go.Figure(layout=layout(int(plot_px + top_px + bottom_px)))
     figure.update_layout(
         margin={"l": 46, "r": 8, "t": top_px, "b": bottom_px},
         hovermode="x unified",
@@ -66,7 +44,7 @@ def timeline(strips: Sequence[Strip], phases: pd.DataFrame, end_s: float) -> Fig
         above += height + gap_px
         suffix = "" if number == 1 else str(number)
         figure.layout[f"yaxis{suffix}"] = {
-            **_axis(), "domain": [low, high], "anchor": "x", **strip.axis
+            **axis(), "domain": [low, high], "anchor": "x", **strip.axis
         }  # fmt: skip
         for trace in strip.traces:
             figure.add_trace({**trace, "xaxis": "x", "yaxis": f"y{suffix}"})
@@ -75,14 +53,14 @@ def timeline(strips: Sequence[Strip], phases: pd.DataFrame, end_s: float) -> Fig
             yanchor="bottom", yshift=2, showarrow=False, font={"size": 12, "color": C["ink"]},
         )  # fmt: skip
     figure.layout.xaxis = {
-        **_axis(grid=False), "range": [0, end_s],
+        **axis(grid=False), "range": [0, end_s],
         "anchor": "y" if len(strips) == 1 else f"y{len(strips)}",
         "ticksuffix": " s", "showspikes": True, "spikemode": "across", "spikesnap": "cursor",
         "spikethickness": 1, "spikecolor": C["muted"], "spikedash": "solid", "hoverformat": ".0f",
         "unifiedhovertitle": {"text": "<b>%{x:.0f} s</b>"},
     }  # fmt: skip
     _shade(figure, phases, end_s)
-    return _json(figure)
+    return as_json(figure)
 
 
 def _shade(figure: go.Figure, phases: pd.DataFrame, end_s: float) -> None:
@@ -108,7 +86,7 @@ def line(
 ) -> dict[str, Any]:  # fmt: skip
     """A line over ``t_s``; gaps stay gaps."""
     trace: dict[str, Any] = {
-        "type": "scatter", "mode": "lines", "x": _numbers(table.t_s), "y": _numbers(table[y]),
+        "type": "scatter", "mode": "lines", "x": numbers(table.t_s), "y": numbers(table[y]),
         "name": name, "line": {"color": C[color], "width": width, "dash": dash, "shape": shape},
         "connectgaps": False, "hovertemplate": f"{name} %{{y:.{decimals}f}}{unit}<extra></extra>",
     }  # fmt: skip
@@ -135,7 +113,7 @@ def timing(table: pd.DataFrame, y: str, name: str, color: str, width: float) -> 
         **line(table, y, name, color, width=width),
         "mode": "lines+markers",
         "marker": {"size": 3, "color": C[color]},
-        "customdata": [seconds(value) for value in _numbers(table[y])],
+        "customdata": [seconds(value) for value in numbers(table[y])],
         "hovertemplate": f"{name} %{{customdata}}<extra></extra>",
     }
 
@@ -146,8 +124,8 @@ def dots(
 ) -> dict[str, Any]:  # fmt: skip
     """Estimates with their intervals; an unbounded side is drawn without a whisker."""
     at = f"{prefix}_" if prefix else ""
-    value, low, high = (_numbers(table[f"{at}{part}"]) for part in ("value", "low", "high"))
-    count = _numbers(table[f"{at}n"]) if f"{at}n" in table else _numbers(table.n)
+    value, low, high = (numbers(table[f"{at}{part}"]) for part in ("value", "low", "high"))
+    count = numbers(table[f"{at}n"]) if f"{at}n" in table else numbers(table.n)
     factor = 100 if percent else 1
     show = [
         _interval_text(v, lo, hi, n, percent=percent)
@@ -175,8 +153,8 @@ def failure_ticks(table: pd.DataFrame, kinds: Sequence[str]) -> list[dict[str, A
         some = table[table[kind] > 0]
         traces.append(
             {
-                "type": "scatter", "mode": "markers", "name": kind, "x": _numbers(some.t_s),
-                "y": [kind] * len(some), "customdata": _numbers(some[kind]),
+                "type": "scatter", "mode": "markers", "name": kind, "x": numbers(some.t_s),
+                "y": [kind] * len(some), "customdata": numbers(some[kind]),
                 "marker": {"symbol": "line-ns-open", "size": 11,
                            "line": {"width": 1.6, "color": C[colors[kind]]},
                            "color": C[colors[kind]]},
@@ -192,7 +170,7 @@ def two_panels(
     edges: Sequence[tuple[float, str]] = (), rug: Sequence[float] = (),
 ) -> Figure:  # fmt: skip
     """Score above, TTFT below, over one x: numbers with bucket edges, or categories."""
-    figure = go.Figure(layout=_layout(360))
+    figure = go.Figure(layout=layout(360))
     figure.update_layout(
         margin={"l": 50, "r": 10, "t": 44, "b": 52}, hovermode="closest",
         hoverlabel={"align": "left", "namelength": -1},
@@ -201,12 +179,12 @@ def two_panels(
         figure.add_trace({**trace, "xaxis": "x", "yaxis": "y"})
     for trace in lower:
         figure.add_trace({**trace, "xaxis": "x", "yaxis": "y2"})
-    score_axis = {**_axis(), "domain": [0.56, 1], "ticksuffix": "%", "nticks": 5}
+    score_axis = {**axis(), "domain": [0.56, 1], "ticksuffix": "%", "nticks": 5}
     if upper_range:
         score_axis["range"] = upper_range
     figure.layout.yaxis = score_axis
-    figure.layout.yaxis2 = {**_axis(), "domain": [0.04 if rug else 0, 0.44], **lower_axis}
-    figure.layout.xaxis = {**_axis(grid=False), "anchor": "y3" if rug else "y2", **x_axis}
+    figure.layout.yaxis2 = {**axis(), "domain": [0.04 if rug else 0, 0.44], **lower_axis}
+    figure.layout.xaxis = {**axis(grid=False), "anchor": "y3" if rug else "y2", **x_axis}
     for title, y in zip(titles, (1.0, 0.44), strict=True):
         figure.add_annotation(
             text=title, x=0, xref="paper", xanchor="left", xshift=-50, y=y, yref="paper",
@@ -223,7 +201,7 @@ def two_panels(
         figure.layout.yaxis3 = {
             "domain": [0, 0.025], "visible": False, "range": [-1, 1], "fixedrange": True
         }  # fmt: skip
-    return _json(figure)
+    return as_json(figure)
 
 
 _NAME_SHARE = 0.024
@@ -254,55 +232,6 @@ def _mark_edges(
         )  # fmt: skip
 
 
-def time_axis(values: Sequence[float | None]) -> dict[str, Any]:
-    """A log axis of seconds with ticks at 1, 2, 5 × 10ⁿ, at most five of them."""
-    known = [value for value in values if value is not None and value > 0]
-    if not known:
-        return {"type": "log"}
-    low, high = min(known) * 0.8, max(known) * 1.25
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for mantissas in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [m * 10.0**e for e in exponents for m in mantissas if low <= m * 10.0**e <= high]
-        if len(ticks) <= 5:
-            break
-    ticks = ticks or [math.sqrt(low * high)]
-    return {
-        "type": "log", "range": [math.log10(low), math.log10(high)],
-        "tickmode": "array", "tickvals": ticks, "ticktext": [_tick(tick) for tick in ticks],
-    }  # fmt: skip
-
-
-def colored(name: str, color: str) -> str:
-    """A series' name in its colour: the legend is in the strip's title."""
-    return f'<span style="color:{C[color]}">▪ {figure_text(name)}</span>'
-
-
-def _tick(value: float) -> str:
-    return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s"
-
-
-def _layout(height: int) -> go.Layout:
-    return go.Layout(
-        template=go.layout.Template(), height=height, showlegend=False, autosize=True,
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": _FONT, "size": 11.5, "color": C["muted"]}, dragmode=False,
-        hoverlabel={"bgcolor": C["surface"], "bordercolor": C["context"],
-                    "font": {"family": _FONT, "size": 12, "color": C["ink"]}},
-    )  # fmt: skip
-
-
-def _axis(*, grid: bool = True) -> dict[str, Any]:
-    return {
-        "showgrid": grid, "gridcolor": C["grid"], "zeroline": False, "showline": False,
-        "ticks": "", "fixedrange": True, "nticks": 4 if grid else 8,
-        "tickfont": {"size": 11, "color": C["muted"]},
-    }  # fmt: skip
-
-
-def _numbers(values: pd.Series) -> list[float | None]:
-    return [None if pd.isna(value) else round(float(value), 5) for value in values.to_numpy(object)]
-
-
 def _gap(upper: float | None, lower: float | None, factor: float) -> float:
     return 0.0 if upper is None or lower is None else round((upper - lower) * factor, 6)
 
@@ -318,9 +247,3 @@ def _interval_text(
     if value is None:
         return "not observed"
     return f"{show(value)} ({show(low)} to {show(high)}), n = {int(n or 0):,}"
-
-
-def _json(figure: go.Figure) -> Figure:
-    plain: Figure = figure.to_plotly_json()
-    plain["layout"].pop("template", None)
-    return plain

@@ -23,19 +23,16 @@ from markupsafe import Markup, escape
 from clustereval.core.columns import CLUSTER, REQUESTS, SCORES
 from clustereval.report import aggregates as agg
 from clustereval.report import examples, placement, redact, story
-from clustereval.report.checks_view import (
-    QUESTIONS,
-    SYMBOLS,
-    TITLES,
-    WIDTH,
-    axis_px,
-    check_rows,
-    reasons,
-)
-from clustereval.report.figures import PALETTE
+from clustereval.report.checks_view import check_rows, reasons
+from clustereval.report.drawing import PALETTE
+from clustereval.report.engine_view import engine_chart
+from clustereval.report.forest import WIDTH, axis_px
+from clustereval.report.names import QUESTIONS, SYMBOLS, TITLES
 from clustereval.report.numbers import count, duration, percent, seconds
 from clustereval.report.plaintext import script_json, visible
+from clustereval.report.starts_view import replica_starts
 from clustereval.report.trust import trust
+from clustereval.report.ttft_view import ttft_chart
 from clustereval.rundir import FINDINGS, PROMPTS, REPORT, Manifest, Run
 
 if TYPE_CHECKING:
@@ -99,7 +96,9 @@ def page(tables: Tables, folder: str) -> str:
     if requests is not None and len(requests):
         charts = [
             story.timeline(requests, tables.cluster, values, rubric),
+            engine_chart(requests, tables.cluster),
             *story.against_load(requests, values, rubric, manifest.scenario.buckets),
+            ttft_chart(requests),
         ]
         choices = examples.choose(requests, values, findings)
         chosen = examples.build(choices, requests, scores, tables.prompts)
@@ -123,6 +122,7 @@ def page(tables: Tables, folder: str) -> str:
         "facts": _facts(manifest, requests),
         "charts": {chart.id: chart for chart in charts},
         "map": None if some is None else placement.replica_map(some, scores, findings),
+        "starts": None if some is None else replica_starts(some, tables.cluster),
         "replicas_seen": some is not None and bool(some.replica_id.notna().any()),
         "scored": values is not None and len(values) > 0,
         "tenants": []

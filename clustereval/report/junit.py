@@ -10,6 +10,7 @@ pass                            passed
 fail                            ``<failure>``; ``run_health``: ``<error type="invalid">``
 inconclusive or not observed    ``<error>`` where the scenario requires the check, else
                                 ``<skipped>`` with the reason
+remark                          ``<skipped>`` with what was found
 ==============================  ========================================================
 
 A suite without failure or error therefore is one that ended with exit code 0: where the verdict
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree
 
 from clustereval.core.findings import CheckResult, Finding, Findings, Outcome, Status
-from clustereval.report.checks_view import SEVERITY, deciding, place, what_to_do
+from clustereval.report.checks_view import deciding, place, what_to_do
+from clustereval.report.names import SEVERITY
 from clustereval.report.numbers import count, margin_text, scale_of
 from clustereval.report.plaintext import one_line, xml_text
 from clustereval.rundir import FINDINGS, JUNIT, Manifest, Run
@@ -127,8 +129,10 @@ def _child(case: ElementTree.Element, tag: str, kind: str, message: str, body: s
 
 
 def _body(check: CheckResult, findings: Findings) -> str:
-    """The check's gating findings, one a line, worst first, and what to do."""
-    own = sorted((f for f in findings.of(check.check) if f.gate), key=lambda f: SEVERITY[f.status])
+    """The findings that decide the check, one a line, worst first, and what to do."""
+    mine = findings.of(check.check)
+    own = [f for f in mine if f.gate] or mine  # a remark rests on findings that gate nothing
+    own = sorted(own, key=lambda f: SEVERITY[f.status])
     lines = [one_line(check.sentence, 1000)] if check.sentence else []
     lines += [_line(finding) for finding in own[:_MOST_FINDINGS]]
     if len(own) > _MOST_FINDINGS:

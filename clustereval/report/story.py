@@ -17,6 +17,7 @@ from clustereval.report.captions import (
     time_caption,
     time_table,
 )
+from clustereval.report.drawing import C, colored, time_axis
 from clustereval.report.plaintext import figure_text
 
 HOW_TO_SEE_CLUSTER = (
@@ -116,13 +117,13 @@ def _replica_strip(
         if series.empty or (metric == "replicas_starting" and not series.value.any()):
             continue
         traces += fig.level(series, agg.held_at(series, windows.t_s), name, color, dash)
-        titles.append(fig.colored(name, color))
+        titles.append(colored(name, color))
     if not traces:
         seen = agg.seen_by_requests(requests, "replica_count", width_s)
         if seen.empty:
             return None
         traces = fig.level(seen, agg.held_at(seen, windows.t_s), "running", "blue", "solid")
-        titles = [fig.colored("running, as requests met them", "blue")]
+        titles = [colored("running, as requests met them", "blue")]
     return fig.Strip(
         "Replicas  " + "  ".join(titles), traces, 0.7,
         {"rangemode": "tozero", "tickformat": "d", "nticks": 3},
@@ -140,7 +141,7 @@ def _queue_strip(
     if series.empty:
         return None
     return fig.Strip(
-        "Queue depth  " + fig.colored("requests in the deployment", "purple"),
+        "Queue depth  " + colored("requests in the deployment", "purple"),
         [fig.line(series, "value", "in the deployment", "purple", decimals=0)],
         0.8, {"rangemode": "tozero"},
     )  # fmt: skip
@@ -154,7 +155,7 @@ def _ttft_strip(windows: pd.DataFrame) -> fig.Strip:
             fig.timing(windows, "ttft_p50_s", "p50", "sky", 1.4),
             fig.timing(windows, "ttft_p99_s", "p99", "vermillion", 1.6),
         ],
-        1.15, fig.time_axis(known),
+        1.15, time_axis(known),
     )  # fmt: skip
 
 
@@ -163,21 +164,21 @@ def _quality_strip(quality: pd.DataFrame, rubric: str, values: pd.DataFrame) -> 
     trace["marker"]["size"] = 5
     traces = [trace]
     idle = values[values.role == "baseline"].value
-    title = f"Score  {fig.colored(rubric, 'blue')}"
+    title = f"Score  {colored(rubric, 'blue')}"
     if len(idle):
         level = round(float(idle.mean()) * 100, 3)
         traces.insert(0, {
             "type": "scatter", "mode": "lines", "hoverinfo": "skip", "name": "idle",
             "x": [float(quality.t_s.min()), float(quality.t_s.max())], "y": [level, level],
-            "line": {"color": fig.C["muted"], "width": 1, "dash": "dot"},
+            "line": {"color": C["muted"], "width": 1, "dash": "dot"},
         })  # fmt: skip
-        title += "  " + fig.colored("idle mean", "muted")
+        title += "  " + colored("idle mean", "muted")
     return fig.Strip(title, traces, 1.15, {"ticksuffix": "%"})
 
 
 def _titled(title: str, **series: str) -> str:
     """A strip's title followed by its series in their colours."""
-    return "  ".join([title, *(fig.colored(name, color) for name, color in series.items())])
+    return "  ".join([title, *(colored(name, color) for name, color in series.items())])
 
 
 def rubric_label(rubric: str) -> str:
@@ -273,15 +274,13 @@ def _panels(
         v for name in ("p50_value", "p50_low", "p95_value", "p95_high")
         for v in table[name].dropna()
     ]  # fmt: skip
-    score_title = (
-        f"Score  {fig.colored(rubric or '', 'blue')}" if scored else "Score: not scored yet"
-    )
+    score_title = f"Score  {colored(rubric or '', 'blue')}" if scored else "Score: not scored yet"
     return fig.two_panels(
         upper, lower,
-        titles=(score_title, "TTFT from due, log  " + fig.colored("p50", "sky") + "  "
-                + fig.colored("p95", "vermillion")),
+        titles=(score_title, "TTFT from due, log  " + colored("p50", "sky") + "  "
+                + colored("p95", "vermillion")),
         upper_range=_score_range(table) if scored else [0, 100],
-        lower_axis=fig.time_axis(times), x_axis=axis, edges=edges or (), rug=rug or (),
+        lower_axis=time_axis(times), x_axis=axis, edges=edges or (), rug=rug or (),
     )  # fmt: skip
 
 

@@ -13,16 +13,13 @@ from rich.text import Text
 
 from clustereval.core.findings import CheckResult, Findings, Status
 from clustereval.report.checks_view import (
-    SEVERITY,
-    SYMBOLS,
-    TITLES,
-    WORDS,
     deciding,
     interval_text,
     reasons,
     what_to_do,
     without_numbers,
 )
+from clustereval.report.names import SEVERITY, SYMBOLS, TITLES, WORDS
 from clustereval.report.numbers import count, margin_text, scale_of
 from clustereval.report.plaintext import one_line
 
@@ -36,6 +33,7 @@ _STYLES: Final = {
     "fail": "bold red",
     "inconclusive": "yellow",
     "not_observed": "dim",
+    "remark": "cyan",
     "invalid": "bold yellow",
 }
 _INDENT: Final = 19

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clustereval.core.findings import Status
+from clustereval.observe.lost import lost_sight
 from clustereval.report import aggregates as agg
-from clustereval.report.checks_view import TITLES, interval_text
+from clustereval.report.checks_view import interval_text
+from clustereval.report.names import TITLES
 from clustereval.report.numbers import count, margin_text, percent, scale_of, seconds
 from clustereval.report.redact import redacted
 
@@ -86,7 +88,8 @@ def trust(
         power=_power(findings),
         gates=sum(f.gate for f in findings.findings) if findings else 0,
         exploratory=sum(not f.gate for f in findings.findings) if findings else 0,
-        gaps=[
+        gaps=[("Ray's view", why) for why in lost_sight(manifest.observation, manifest.level)]
+        + [
             (TITLES.get(check.check, check.check), check.not_observed or check.sentence)
             for check in (findings.checks if findings else [])
             if check.status is Status.NOT_OBSERVED

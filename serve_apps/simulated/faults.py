@@ -1,17 +1,12 @@
-"""Faults to plant, each with a strength: ``NAME[=STRENGTH]``.
-
-A fault is here so that its own check can be seen to fail. Declared without importing Ray, so that
-a command line can list them.
-"""
+"""The faults of the simulated app: what each does to answers, delivery and scaling."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
-from clustereval.core.errors import ScenarioError
+from serve_apps.faults import Fault, catalogue
 from serve_apps.simulated.answers import Answer
 from serve_apps.simulated.engine import Conditions
 from serve_apps.simulated.tokens import chance
@@ -26,127 +21,71 @@ CACHE_MISS_KV_RATIO: Final = 0.4
 STALL_S: Final = 15.0
 
 
-@dataclass(frozen=True)
-class Fault:
-    """The declaration of one fault.
-
-    Attributes:
-        default: strength where none is given.
-        unit: what the strength is; larger is always worse.
-        failed_by: the check that is expected to fail it.
-    """
-
-    name: str
-    default: float
-    unit: Literal["share", "seconds"]
-    failed_by: str
-    summary: str
-
-
-FAULTS: Final[dict[str, Fault]] = {
-    fault.name: fault
-    for fault in (
-        Fault(
-            "replica_skew",
-            0.3,
-            "share",
-            "replica_skew",
-            f"the replica of rank {SKEWED_RANK} answers this share of the prompts wrong",
-        ),
-        Fault(
-            "saturation",
-            0.6,
-            "share",
-            "autoscaling_lag",
-            f"a replica that holds {LOADED} others truncates or spoils this share of its answers",
-        ),
-        Fault(
-            "cache_miss",
-            0.8,
-            "share",
-            "cache_eviction",
-            "a smaller KV cache; this share of the answers whose prefix was evicted is spoiled",
-        ),
-        Fault(
-            "slow_start",
-            75.0,
-            "seconds",
-            "autoscaling_lag",
-            "replicas beyond the initial ones take so long to become ready",
-        ),
-        Fault(
-            "tenant_starvation",
-            4.0,
-            "seconds",
-            "tenant_fairness",
-            "under load, requests of the tenant with the fewest are held back so long",
-        ),
-        Fault(
-            "race",
-            0.5,
-            "share",
-            "fidelity",
-            f"this share of the answers is spoiled where a replica holds {LOADED} others",
-        ),
-        Fault(
-            "repetition",
-            0.3,
-            "share",
-            "fidelity",
-            f"this share repeats one token without end where a replica holds {LOADED} others",
-        ),
-        Fault(
-            "errors",
-            0.4,
-            "share",
-            "fidelity",
-            f"this share gets 500, 503 or a cut stream where a replica holds {LOADED} others",
-        ),
-        Fault(
-            "stalls",
-            0.3,
-            "share",
-            "autoscaling_lag",
-            f"this share stalls for {STALL_S:g} s midway where a replica holds {LOADED} others",
-        ),
-    )
-}
-
-
-def parse_faults(specs: Iterable[str]) -> dict[str, float]:
-    """``NAME[=STRENGTH]`` items as name → strength.
-
-    Raises:
-        ScenarioError: an unknown name (lists the known ones) or a strength out of its range.
-    """
-    return check_faults(
-        {name: text or None for name, _, text in (spec.partition("=") for spec in specs)}
-    )
-
-
-def check_faults(faults: Mapping[str, float | str | None]) -> dict[str, float]:
-    """Name → strength with the defaults filled in; raises as :func:`parse_faults`."""
-    checked: dict[str, float] = {}
-    for name, given in faults.items():
-        fault = FAULTS.get(name)
-        if fault is None:
-            known = "\n".join(
-                f"          {f.name}[={f.default:g}]  {f.summary}" for f in FAULTS.values()
-            )
-            raise ScenarioError(f"unknown fault {name!r}", expected=f"one of\n{known}")
-        try:
-            strength = fault.default if given is None else float(given)
-        except ValueError:
-            strength = math.nan
-        upper = 1.0 if fault.unit == "share" else 3600.0
-        if not 0 < strength <= upper:
-            raise ScenarioError(
-                f"fault {name}: found strength {given!r}",
-                expected=f"a number of {fault.unit}, above 0 and at most {upper:g}",
-                change=f"--fault {name}={fault.default:g}, or drop the strength",
-            )
-        checked[name] = strength
-    return checked
+FAULTS: Final = catalogue(
+    Fault(
+        "replica_skew",
+        0.3,
+        "share",
+        "replica_skew",
+        f"the replica of rank {SKEWED_RANK} answers this share of the prompts wrong",
+    ),
+    Fault(
+        "saturation",
+        0.6,
+        "share",
+        "autoscaling_lag",
+        f"a replica that holds {LOADED} others truncates or spoils this share of its answers",
+    ),
+    Fault(
+        "cache_miss",
+        0.8,
+        "share",
+        "cache_eviction",
+        "a smaller KV cache; this share of the answers whose prefix was evicted is spoiled",
+    ),
+    Fault(
+        "slow_start",
+        75.0,
+        "seconds",
+        "autoscaling_lag",
+        "replicas beyond the initial ones take so long to become ready",
+    ),
+    Fault(
+        "tenant_starvation",
+        4.0,
+        "seconds",
+        "tenant_fairness",
+        "under load, requests of the tenant with the fewest are held back so long",
+    ),
+    Fault(
+        "race",
+        0.5,
+        "share",
+        "fidelity",
+        f"this share of the answers is spoiled where a replica holds {LOADED} others",
+    ),
+    Fault(
+        "repetition",
+        0.3,
+        "share",
+        "fidelity",
+        f"this share repeats one token without end where a replica holds {LOADED} others",
+    ),
+    Fault(
+        "errors",
+        0.4,
+        "share",
+        "fidelity",
+        f"this share gets 500, 503 or a cut stream where a replica holds {LOADED} others",
+    ),
+    Fault(
+        "stalls",
+        0.3,
+        "share",
+        "autoscaling_lag",
+        f"this share stalls for {STALL_S:g} s midway where a replica holds {LOADED} others",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -166,7 +105,7 @@ class Faults:
     """The planted faults, as seen by one replica.
 
     Args:
-        strengths: name → strength, from :func:`check_faults`.
+        strengths: name → strength, from :func:`serve_apps.faults.check_faults`.
         rank: of this replica; ``None`` outside Serve.
     """
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 MODEL: Final = "simulated"
 FINGERPRINT: Final = "simulated"
@@ -57,12 +57,3 @@ class AppSettings:
     """How long a replica loads its "weights"."""
     base_accuracy: float = 0.97
     """Share of the known prompts that are answered right."""
-
-
-def override(settings: Any, values: dict[str, Any]) -> Any:
-    """``settings`` (a frozen dataclass) with ``values`` in place; unknown names raise."""
-    known = {field.name for field in fields(settings)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-    return type(settings)(**{name: values.get(name, getattr(settings, name)) for name in known})

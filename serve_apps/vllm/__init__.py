@@ -1,1 +1,1 @@
-"""A real small model behind Ray Serve LLM and vLLM."""
+"""A real model in vLLM behind Ray Serve LLM, with the probe, on CPU or GPU."""

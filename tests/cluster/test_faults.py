@@ -72,7 +72,8 @@ def saturated(finding: Finding, _: Result) -> bool:
 
 
 def low_cache(finding: Finding, _: Result) -> bool:
-    return finding.slice["cache_bucket"] == "low"
+    # The cache is smaller as well: prompts may be shown to lose what they found there.
+    return finding.slice.get("cache_bucket") == "low" or finding.metric == "cache_hit_ratio"
 
 
 def small_tenant(finding: Finding, _: Result) -> bool:
@@ -91,9 +92,9 @@ def of_metric(*names: str) -> Callable[[Finding, Result], bool]:
         ("cache_miss", None, low_cache),
         ("slow_start", 30.0, of_metric("scale_up_s")),
         ("tenant_starvation", None, small_tenant),
-        ("race", None, of_metric("divergence")),
+        ("race", None, of_metric("harmful_divergence")),
         # On a slow machine an answer without end may time out before it is cut.
-        ("repetition", None, of_metric("divergence", "truncated", "failed")),
+        ("repetition", None, of_metric("harmful_divergence", "truncated", "failed")),
         ("errors", None, of_metric("failed")),
         ("stalls", None, saturated),
     ],

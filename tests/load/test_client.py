@@ -71,6 +71,7 @@ def test_a_streamed_answer_is_recorded_whole(server: MockServer) -> None:
     assert row["error_type"] is None
     assert row["output_text"] == "echo: how are you today"
     assert (row["prompt_tokens"], row["cached_tokens"], row["output_tokens"]) == (12, 8, 4)
+    assert (row["engine_queue_s"], row["engine_prefill_s"]) == (0.0015, 0.004)
     assert row["finish_reason"] == "stop"
     assert row["http_status"] == 200
     assert row["in_flight"] == 3
@@ -105,6 +106,7 @@ def test_an_answer_that_is_not_streamed_is_recorded_too(server: MockServer) -> N
     assert row["outcome"] == "ok"
     assert row["output_text"] == "echo: how are you today"
     assert row["output_tokens"] == 4
+    assert (row["engine_queue_s"], row["engine_prefill_s"]) == (0.0015, 0.004)
     assert row["first_token_s"] is None
     assert row["itl_s"] == []
 

@@ -118,6 +118,54 @@ def test_usage_that_is_no_count_is_not_reported() -> None:
         assert fields["cached_tokens"] is None
 
 
+METRICS = {"queue_time_ms": 12.5, "time_to_first_token_ms": 40, "mean_itl_ms": 4.0}
+
+
+def test_the_engines_own_times_are_read_from_the_last_usage_chunk() -> None:
+    """vLLM's milliseconds, as its final chunk states them, become seconds; zero stays zero."""
+    completion = Completion()
+    completion.take_chunk(chunk({"content": "a"}))
+    completion.take_chunk(json.dumps({"choices": [], "metrics": {"queue_time_ms": 1}}))
+    completion.take_chunk(json.dumps({"choices": [], "usage": {}, "metrics": METRICS}))
+    fields = completion.fields(complete=True)
+    assert (fields["engine_queue_s"], fields["engine_prefill_s"]) == (0.0125, 0.04)
+    completion = Completion()
+    completion.take_chunk(json.dumps({"metrics": {"queue_time_ms": 0}}))
+    assert completion.fields(complete=True)["engine_queue_s"] == 0.0
+
+
+def test_the_engines_own_times_are_read_from_a_whole_body() -> None:
+    """An answer that was not streamed carries them at its top level."""
+    completion = Completion()
+    body = {"choices": [{"message": {"content": "a"}}], "metrics": METRICS}
+    completion.take_whole(json.dumps(body))
+    assert completion.fields(complete=True)["engine_prefill_s"] == 0.04
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["-1", "-0.001", "NaN", "Infinity", "-Infinity", '"12"', "true", "null", "[3]", "{}",
+     "1e300", "9" * 400, "86400001"],
+)  # fmt: skip
+def test_a_time_that_is_no_duration_is_not_reported(value: str) -> None:
+    """Negative, not a number, text or more than a day: null, neither zero nor a crash."""
+    completion = Completion()
+    completion.take_chunk(
+        f'{{"metrics": {{"queue_time_ms": {value}, "time_to_first_token_ms": {value}}}}}'
+    )
+    fields = completion.fields(complete=True)
+    assert fields["engine_queue_s"] is None
+    assert fields["engine_prefill_s"] is None
+
+
+@pytest.mark.parametrize("metrics", ["null", "[]", '"fast"', "3"])
+def test_metrics_of_another_shape_are_not_reported(metrics: str) -> None:
+    """What is no object says nothing, and does not undo what an earlier chunk said."""
+    completion = Completion()
+    completion.take_chunk(f'{{"metrics": {metrics}}}')
+    assert completion.fields(complete=True)["engine_queue_s"] is None
+
+
 def test_a_surrogate_pair_cut_in_two_becomes_its_character() -> None:
     """Halves of an escaped pair in two chunks join; a lone half is replaced, so rows stay UTF-8."""
     completion = Completion()
@@ -129,6 +177,7 @@ def test_a_surrogate_pair_cut_in_two_becomes_its_character() -> None:
 KEYS = (
     *("choices", "delta", "message", "content", "tool_calls", "function", "name", "arguments"),
     *("index", "usage", "id", "finish_reason", "error", "prompt_tokens_details"),
+    *("metrics", "queue_time_ms", "time_to_first_token_ms"),
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

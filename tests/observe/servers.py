@@ -95,6 +95,8 @@ class StubApi:
             "prompt_tokens_details": {"cached_tokens": 0},
         }
     )
+    metrics: dict[str, Any] | None = None
+    """vLLM's per-request metrics, beside the usage."""
     replicas: int = 0
     """Replicas that the probe's headers name; 0: no probe."""
     pins: bool = True
@@ -119,7 +121,8 @@ class StubApi:
         words = [{"choices": [{"delta": {"content": f"w{i} "}}]} for i in range(8)]
         events: list[dict[str, Any]] = [{"choices": [{"delta": {"role": "assistant"}}]}, *words]
         if self.usage is not None:
-            events.append({"choices": [], "usage": self.usage})
+            last = {"choices": [], "usage": self.usage}
+            events.append(last if self.metrics is None else {**last, "metrics": self.metrics})
         chunks = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
         headers = {
             "Content-Type": "text/event-stream",

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustereval.core.errors import TargetError
-from clustereval.observe.access_logs import collect_access, parse_line
+from clustereval.observe import access_logs
+from clustereval.observe.access_lines import parse_line
+from clustereval.observe.access_logs import collect_access
 from clustereval.observe.dashboard import Dashboard, ProxyState
 from clustereval.observe.sampler import SeenReplica
 from clustereval.rundir import read_json_lines
@@ -134,6 +136,11 @@ def test_what_ray_writes_is_read_back(
     assert line.latency_s == pytest.approx(milliseconds / 1000)
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_logs, "PAUSES_S", (0.0, 0.0))
+
+
 def _dashboard(files: dict[str, str], missing_node: str = "gone") -> Any:
     def handle(call: Call) -> Reply:
         if missing_node in call.path:
@@ -198,6 +205,36 @@ def test_lines_from_before_the_run_are_left_out(tmp_path: Path) -> None:
     records = read_json_lines(out)
     assert [record["kind"] for record in records] == ["started", "access", "proxy"]
     assert [record.get("request_id") for record in records] == [None, "req-1", "req-1"]
+
+
+def test_a_node_that_is_too_busy_at_first_is_asked_again(tmp_path: Path) -> None:
+    """Right after a burst an agent may answer with an error; one that stays away is asked three
+    times in all, whatever the number of its replicas."""
+    asked: list[str] = []
+    sound = _dashboard({"serve/replica_chat_Chat_c121lqbp.log": TEXT + "\n"})
+
+    def busy(call: Call) -> Reply:
+        asked.append(call.path)
+        return Reply(500, [b"in trouble"]) if len(asked) < 3 else sound(call)
+
+    with serving(busy) as url:
+        result = collect_access(
+            Dashboard(url), tmp_path / "a.jsonl", replicas=[_replica("c121lqbp", 1.0)]
+        )
+    assert (result.access_lines, result.notes) == (1, [])
+    asked.clear()
+
+    def gone(call: Call) -> Reply:
+        asked.append(call.path)
+        return Reply(500, [b"Agent not found"])
+
+    with serving(gone) as url, pytest.raises(TargetError):
+        collect_access(
+            Dashboard(url),
+            tmp_path / "a.jsonl",
+            replicas=[_replica(f"r{i}", 1.0) for i in range(9)],
+        )
+    assert len(asked) == 3
 
 
 def test_no_log_at_all_is_an_error(tmp_path: Path) -> None:

@@ -142,6 +142,19 @@ def test_saturation_takes_the_best_basis_that_the_row_has() -> None:
     assert frame["saturation_bucket"].to_list() == ["saturating", "warm", "warm", "saturating"]
 
 
+def test_the_routers_headers_reach_their_columns() -> None:
+    """Depth and wait, as stated; what is no plain number is null."""
+    head = "x-clustereval-router-"
+    frame = _join(
+        [
+            response(0, headers={f"{head}queue-depth": "4", f"{head}wait-s": "0.0125"}),
+            response(1, headers={f"{head}queue-depth": "-1", f"{head}wait-s": "soon"}),
+        ]
+    )
+    assert (frame.loc["r0", "router_queue_depth"], frame.loc["r0", "router_wait_s"]) == (4, 0.0125)
+    assert frame.loc["r1", ["router_queue_depth", "router_wait_s"]].isna().all()
+
+
 def test_unreadable_probe_headers_are_null() -> None:
     """A header that is no plain number says nothing; it is not zero."""
     headers = {
@@ -295,6 +308,70 @@ def test_the_cluster_table_holds_the_serving_deployment_alone() -> None:
     assert cluster.loc[cluster["metric"] == "replicas_running", "value"].to_list() == [1.0]
     started = cluster[cluster["metric"] == "replica_started"].set_index("replica_id")["t_s"]
     assert started.round(3).to_dict() == {"old": -50.0, "new": 4.0}
+
+
+def _durations(cluster: pd.DataFrame) -> dict[tuple[str, str], tuple[float, float, str]]:
+    """(metric, replica) → (t_s, value, source) of the starts."""
+    CLUSTER.conform(cluster)
+    rows = cluster[cluster["metric"].isin(["replica_start_s", "replica_first_token_s"])]
+    return {
+        (row.metric, row.replica_id): (round(row.t_s, 3), round(row.value, 3), row.source)
+        for row in rows.itertuples()
+    }
+
+
+def test_a_replicas_start_is_timed_by_its_own_log_lines() -> None:
+    """Started to finished initialising, and from the start to the first token it gave; one that
+    began before the run waited for it, so only its own start is timed."""
+    lines = [
+        access(None, "old", end=-60.0, kind="started", latency_s=None),
+        access(None, "old", end=-50.0, kind="finished", latency_s=None),
+        access(None, "new", end=1.0, kind="started", latency_s=None),
+        access(None, "new", end=3.5, kind="finished", latency_s=None),
+        access(0, "old", end=1.0),
+        access(4, "new", end=4.9),
+        access(5, "new", end=5.9),
+    ]
+    responses = [response(0), response(4, outcome="error"), response(5)]
+    cluster = join_rows(RawRun(plan(6), responses, lines, (), T0), scenario()).cluster
+    assert _durations(cluster) == {
+        ("replica_start_s", "old"): (-50.0, 10.0, "logs"),
+        ("replica_start_s", "new"): (3.5, 2.5, "logs"),
+        ("replica_first_token_s", "new"): (5.1, 4.1, "logs"),
+    }
+
+
+def test_without_its_log_a_start_is_timed_by_the_dashboard() -> None:
+    """From the actor's creation to the first sample that shows it running; one that was running
+    already in the first sample has no duration, nor has one whose creation nobody states."""
+    state = {"metric": "replica_state", "value": 1}
+    samples = [
+        sample(0.0, **state, replica_id="old", label="RUNNING", start_time_s=T0 - 99),
+        sample(1.0, **state, replica_id="new", label="STARTING", start_time_s=T0 + 0.6),
+        sample(1.0, **state, replica_id="mute", label="STARTING"),
+        sample(4.0, **state, replica_id="new", label="RUNNING", start_time_s=T0 + 0.6),
+        sample(4.0, **state, replica_id="mute", label="RUNNING"),
+    ]
+    headers = {"x-clustereval-replica-id": "SERVE_REPLICA::app#Model#new"}
+    responses = [response(5, headers=headers)]
+    cluster = join_rows(RawRun(plan(6), responses, (), samples, T0), scenario()).cluster
+    assert _durations(cluster) == {
+        ("replica_start_s", "new"): (4.0, 3.4, "dashboard"),
+        ("replica_first_token_s", "new"): (5.1, 4.5, "dashboard"),
+    }
+
+
+def test_a_log_that_lost_its_beginning_times_no_start() -> None:
+    """Rotated away, or of a clock that went backwards: ready is known, how long it took is not."""
+    lines = [
+        access(None, "cut", end=2.0, kind="finished", latency_s=None),
+        access(None, "odd", end=9.0, kind="started", latency_s=None),
+        access(None, "odd", end=2.0, kind="finished", latency_s=None),
+        access(3, "cut", end=3.9),
+    ]
+    cluster = join_rows(RawRun(plan(4), [response(3)], lines, (), T0), scenario()).cluster
+    assert _durations(cluster) == {}
+    assert set(cluster.loc[cluster["metric"] == "replica_started", "replica_id"]) == {"cut", "odd"}
 
 
 def test_a_probe_alone_gives_a_time_line_too() -> None:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from clustereval.core.columns import CLUSTER_METRICS
 from clustereval.core.errors import TargetError
+from clustereval.observe import metrics
 from clustereval.observe.dashboard import Dashboard, ServeState, find_token
-from clustereval.observe.metrics import parse_gauges
+from clustereval.observe.metrics import Scraper, parse_metrics
 from clustereval.observe.sampler import ClusterSampler
 from clustereval.rundir import read_json_lines
 from tests.observe.servers import Call, Reply, json_reply, serving
@@ -223,7 +224,7 @@ def test_serve_llms_default_target_is_no_target() -> None:
     assert deployment.target_ongoing_requests is None
 
 
-GAUGES = """
+METRICS = """
 # HELP ray_serve_replica_processing_queries q
 ray_serve_replica_processing_queries{application="chat",deployment="Chat",replica="c121",} 3.0
 ray_vllm_kv_cache_usage_perc{ReplicaId="SERVE_REPLICA::a#L#r2",engine="0"} 0.25
@@ -232,16 +233,128 @@ ray_other{replica="r4"} 1
 """
 
 
+def _read(text: str) -> dict[tuple[str, str], float]:
+    return {(s.metric, s.replica_id): s.value for s in parse_metrics(text)}
+
+
 def test_gauges_are_read_for_serve_and_vllm() -> None:
     """Both label sets lead to the bare replica id; NaN is no sample."""
-    found = [(g.metric, g.replica_id, g.value) for g in parse_gauges(GAUGES)]
-    assert found == [("queue_depth", "c121", 3.0), ("kv_cache_usage", "r2", 0.25)]
+    assert _read(METRICS) == {("queue_depth", "c121"): 3.0, ("kv_cache_usage", "r2"): 0.25}
+
+
+# Names and labels as Ray 2.60 exports vLLM 0.29's.
+VLLM = """
+# TYPE ray_vllm_num_requests_running gauge
+ray_vllm_num_requests_running{ReplicaId="r1",WorkerId="w",engine="0",model_name="m"} 3.0
+ray_vllm:num_requests_waiting{ReplicaId="r1",engine="0"} 2.0
+ray_vllm_num_requests_waiting_by_reason{ReplicaId="r1",engine="0",reason="capacity"} 2.0
+ray_vllm_num_preemptions_total{ReplicaId="r1",engine="0"} 7.0
+ray_vllm_prefix_cache_queries_total{ReplicaId="r1",engine="0"} 4096.0
+ray_vllm_prefix_cache_hits_total{ReplicaId="r1",engine="0"} 1024.0 1760000000000
+ray_vllm_external_prefix_cache_hits_total{ReplicaId="r1",engine="0"} 9.0
+ray_vllm_request_queue_time_seconds_bucket{ReplicaId="r1",engine="0",le="0.3"} 12.0
+ray_vllm_request_queue_time_seconds_sum{ReplicaId="r1",engine="0"} 1.5
+ray_vllm_request_queue_time_seconds_count{ReplicaId="r1",engine="0"} 12.0
+"""
+
+
+def test_vllms_gauges_and_counters_are_read_per_replica() -> None:
+    """Under the prefix `ray_vllm_`, with a colon or without; histograms, and series that only
+    begin alike, are not."""
+    assert _read(VLLM) == {
+        ("engine_running", "r1"): 3.0,
+        ("engine_waiting", "r1"): 2.0,
+        ("preemptions", "r1"): 7.0,
+        ("prefix_cache_queries", "r1"): 4096.0,
+        ("prefix_cache_hits", "r1"): 1024.0,
+    }
+    assert {metric for metric, _ in _read(VLLM)} <= set(CLUSTER_METRICS)
+
+
+def test_a_replicas_engines_are_told_as_one() -> None:
+    """With data parallelism requests add up, and the fullest KV cache counts."""
+    lines = [
+        f'ray_vllm_{name}{{ReplicaId="r1",engine="{engine}"}} {value}'
+        for name, values in (("num_requests_running", (3, 4)), ("kv_cache_usage_perc", (0.2, 0.9)))
+        for engine, value in enumerate(values)
+    ]
+    found = _read("\n".join(lines))
+    assert found == {("engine_running", "r1"): 7.0, ("kv_cache_usage", "r1"): 0.9}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_counter_under_two_names_counts_once(order: int) -> None:
+    """Ray may export one with `_total` and, for old dashboards, without."""
+    lines = [f'ray_vllm_num_preemptions{end}{{ReplicaId="r1"}} 7' for end in ("_total", "")]
+    assert _read("\n".join(lines[::order])) == {("preemptions", "r1"): 7.0}
+
+
+@pytest.mark.parametrize("value", ["-1", "NaN", "+Inf", "many", "1.5"])
+def test_a_value_that_cannot_be_one_is_no_sample(value: str) -> None:
+    """No negative, infinite or unreadable value, and no more than all of a cache."""
+    assert _read(f'ray_vllm_kv_cache_usage_perc{{ReplicaId="r1"}} {value}') == {}
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=200), st.text(max_size=30))
 def test_no_exposition_breaks_the_reader(text: str, label: str) -> None:
-    """Hostile label values and broken lines give gauges or nothing."""
+    """Hostile label values and broken lines give samples or nothing."""
     line = f'ray_serve_replica_processing_queries{{replica="{label}"}} 1'
-    for gauge in parse_gauges(f"{text}\n{line}\n"):
-        assert gauge.value == gauge.value
+    for sample in parse_metrics(f"{text}\n{line}\n"):
+        assert sample.value == sample.value
+
+
+def test_engine_metrics_of_watched_replicas_are_sampled(tmp_path: Path) -> None:
+    """Beside the dashboard's counts, each node's endpoint is scraped; replicas of nobody that is
+    watched are left out."""
+    scraped: list[str] = []
+
+    def handle(call: Call) -> Reply:
+        if "applications" in call.path:
+            return json_reply(_state(_replica("r1", "RUNNING")))
+        if call.path == "/metrics":
+            scraped.append(call.path)
+            return Reply(200, [(VLLM + VLLM.replace("r1", "stranger")).encode()])
+        return json_reply([{"targets": [call.headers["host"]]}])
+
+    path = tmp_path / "raw/cluster.jsonl"
+    with serving(handle) as url:
+        sampler = ClusterSampler(Dashboard(url), path, "http://h/v1", 0.02)
+        sampler.start()
+        _wait_for(lambda: bool(scraped))
+        sampler.stop()
+    rows = [row for row in read_json_lines(path) if row["source"] == "metrics"]
+    assert {row["replica_id"] for row in rows} == {"r1"}
+    assert {"engine_running", "preemptions", "prefix_cache_hits"} <= {r["metric"] for r in rows}
+    assert {row["deployment"] for row in rows} == {"D"}
+
+
+def test_a_busy_endpoint_gets_another_chance_and_a_closed_one_is_given_up() -> None:
+    """Two failures in a row are a busy node, three are a port that is closed to this machine."""
+    answers = [Reply(503), Reply(503), Reply(200, [VLLM.encode()]), *[Reply(503)] * 3]
+    with serving(lambda call: answers.pop(0)) as url:
+        scraper = Scraper([url.removeprefix("http://")])
+        found = [len(scraper.scrape()) for _ in range(6)]
+        assert found == [0, 0, 5, 0, 0, 0]
+        assert scraper.unreachable == [url.removeprefix("http://")]
+        assert scraper.scrape() == []  # `answers` is empty: it is not asked any more
+        scraper.close()
+
+
+def test_slow_endpoints_do_not_hold_up_the_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round ends when its time is over; whoever was left out comes first in the next."""
+    monkeypatch.setattr(metrics, "BUDGET_S", 0.01)
+    asked: list[str] = []
+
+    def handle(call: Call) -> Reply:
+        asked.append(call.headers["host"])
+        time.sleep(0.02)
+        return Reply(200, [b""])
+
+    with serving(handle) as first, serving(handle) as second:
+        hosts = [url.removeprefix("http://") for url in (first, second)]
+        scraper = Scraper(hosts)
+        for _ in range(4):
+            scraper.scrape()
+        scraper.close()
+    assert asked == [*hosts, *hosts]

@@ -30,6 +30,8 @@ PROBE = {
     "x-clustereval-cluster-queue-depth": "7",
     "x-clustereval-replica-count": "2",
     "x-clustereval-replica-age-s": "12.5",
+    "x-clustereval-router-queue-depth": "2",
+    "x-clustereval-router-wait-s": "0.004",
 }
 
 
@@ -62,7 +64,8 @@ def _attributes(span: Any) -> dict[str, Any]:
 def test_every_sent_request_arrives_as_one_whole_span(tmp_path: Path, path: str) -> None:
     """Ids, times, first token, placement and status reach the receiver; dropped rows send none."""
     error = {"outcome": "error", "error_type": "http_500", "first_token_s": None}
-    responses = [response(0, headers=PROBE), response(1, **error)]
+    engine = {"engine_queue_s": 0.02, "engine_prefill_s": 0.05}
+    responses = [response(0, headers=PROBE, **engine), response(1, **error)]
     receiver = OtlpReceiver()
     with serving(receiver) as url:
         run = _run(tmp_path / "run", responses, 3)
@@ -84,6 +87,10 @@ def test_every_sent_request_arrives_as_one_whole_span(tmp_path: Path, path: str)
     assert attributes[names.QUEUE_DEPTH] == 7.0
     assert attributes[names.REPLICA_QUEUE_DEPTH] == 3.0
     assert attributes[names.REPLICA_AGE_S] == 12.5
+    assert attributes[names.ROUTER_QUEUE_DEPTH] == 2.0
+    assert attributes[names.ROUTER_WAIT_S] == pytest.approx(0.004)
+    assert attributes[names.ENGINE_QUEUE_S] == pytest.approx(0.02)
+    assert attributes[names.ENGINE_PREFILL_S] == pytest.approx(0.05)
     assert attributes[names.CACHE_HIT_RATIO] == pytest.approx(0.6)
     assert attributes[names.INPUT_TOKENS] == 100
     assert attributes[names.FINISH_REASONS] == ["stop"]
@@ -92,6 +99,7 @@ def test_every_sent_request_arrives_as_one_whole_span(tmp_path: Path, path: str)
     assert good.status.code == good.status.STATUS_CODE_UNSET
     assert bad.status.code == bad.status.STATUS_CODE_ERROR
     assert _attributes(bad)[names.ERROR_TYPE] == "http_500"
+    assert names.ENGINE_QUEUE_S not in _attributes(bad)
     assert not bad.events
 
 

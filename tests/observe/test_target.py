@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from clustereval.core import wire
 from clustereval.core.errors import TargetError
+from clustereval.observe.dashboard import ApplicationState, DeploymentState
 from clustereval.observe.doctor import RayFacts, diagnose, explain
-from clustereval.observe.target import inspect_target, resolve_model
+from clustereval.observe.target import TargetFacts, inspect_target, resolve_model
 from clustereval.rundir import Target
 from tests.observe.servers import Call, Reply, StubApi, json_reply, serving
 
@@ -67,6 +69,22 @@ def test_a_target_that_sends_everything_at_once_is_told() -> None:
     assert any("batched" in note for note in facts.notes)
     times = next(line for line in explain(facts, RayFacts()) if "first token" in line.fact)
     assert times.change is not None
+
+
+@pytest.mark.parametrize(
+    ("metrics", "level"),
+    [({"queue_time_ms": 0.4}, "client"), ({"queue_time_ms": None}, None), (None, None)],
+)
+def test_an_engine_that_tells_its_own_times_is_found(
+    metrics: dict[str, Any] | None, level: str | None
+) -> None:
+    """Where answers do not say how long they queued, doctor names vLLM's option."""
+    with serving(StubApi(metrics=metrics, gap_s=0.0)) as url:
+        lines = {line.fact: line for line in diagnose(_target(url))}
+    line = lines["engine's queue and prefill"]
+    assert line.level == level
+    assert (line.change is None) == (level is not None)
+    assert level is not None or "enable_per_request_metrics" in (line.change or "")
 
 
 def test_a_target_without_usage_says_what_to_turn_on() -> None:
@@ -229,3 +247,27 @@ def test_doctor_takes_a_broken_dashboard_as_a_finding() -> None:
     assert lines["replica of each request"].level == "probe"
     assert not lines["Ray dashboard"].observed
     assert lines["pinning to a replica"].observed
+
+
+@pytest.mark.parametrize(
+    ("headers", "deployment", "words"),
+    [
+        ([], "LLMServer:m", "is not honoured, or nothing says which rank"),
+        ([wire.REPLICA_ID], "LLMServer:m", "what chooses them does not obey"),
+        ([wire.REPLICA_ID], "LLMRouter", "direct streaming"),
+        ([wire.REPLICA_ID, wire.ROUTER_WAIT_S], "LLMServer:m", "request router does not obey"),
+    ],
+)
+def test_doctor_says_why_nothing_can_be_pinned(
+    headers: list[str], deployment: str, words: str
+) -> None:
+    """Named replicas without pinning have several causes, each with a change of its own."""
+    state = DeploymentState(name=deployment)
+    ray = RayFacts((ApplicationState(name="a", deployments={deployment: state}),))
+    facts = TargetFacts(url="http://t/v1", model="m", probe_headers=headers)
+    lines = {line.fact: line for line in explain(facts, ray)}
+    assert words in lines["pinning to a replica"].detail
+    assert lines["pinning to a replica"].change
+    router = lines["router's queue and wait"]
+    assert router.observed is (wire.ROUTER_WAIT_S in headers)
+    assert ("direct streaming" in router.detail) is (deployment == "LLMRouter")

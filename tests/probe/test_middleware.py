@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,7 +16,8 @@ from starlette.testclient import TestClient
 
 from clustereval.core import wire
 from clustereval.probe import ProbeMiddleware
-from clustereval.probe.board import SILENT_S, BoardState, Totals
+from clustereval.probe.board import SILENT_S, Board, BoardState, Totals
+from clustereval.probe.serve_llm.direct import EngineMiddleware
 
 
 def app(**options: Any) -> FastAPI:
@@ -94,6 +96,17 @@ def test_a_request_that_fails_is_counted_off() -> None:
         assert client.get("/").headers[wire.QUEUE_DEPTH] == "0"
 
 
+def test_a_pin_that_reached_another_replica_is_refused() -> None:
+    """Where nothing obeys pins on the way; by whom it was refused is on the response."""
+    with TestClient(app()) as client:
+        own = client.get("/").headers[wire.REPLICA_ID]
+        for pin in ("rank:1", "somebody-else"):
+            refused = client.get("/", headers={wire.PIN: pin})
+            assert (refused.status_code, refused.headers[wire.REPLICA_ID]) == (503, own)
+            assert pin in refused.text
+        assert client.get("/", headers={wire.PIN: own}).status_code == 200
+
+
 def test_a_silent_board_costs_two_headers_and_nothing_else() -> None:
     """What the board says is added to the replica's own count; without it both are left out."""
     probe = ProbeMiddleware(app())
@@ -105,8 +118,8 @@ def test_a_silent_board_costs_two_headers_and_nothing_else() -> None:
             pass
 
     board: Any = Fixed()
-    probe._start()
-    probe._board = board
+    probe.replica.start()
+    probe.replica.board = board
     headers = observed(probe)
     assert (headers[wire.CLUSTER_QUEUE_DEPTH], headers[wire.REPLICA_COUNT]) == ("5", "3")
     board.totals = None
@@ -127,6 +140,39 @@ def test_the_board_sums_over_those_that_still_push() -> None:
     assert board.push("a", 1, now=SILENT_S + 0.3) == (0, 1)
 
 
+def test_a_board_that_answers_late_is_kept() -> None:
+    """On a starved machine it starts slower than one waits; letting go of it would end it, and the
+    next one would be as late."""
+
+    class LateActor:
+        def __init__(self) -> None:
+            self.push = self
+            self.pushes = 0
+
+        async def remote(self, *args: Any) -> tuple[int, int]:
+            self.pushes += 1
+            if self.pushes < 3:
+                raise TimeoutError
+            return 1, 2
+
+    class FakeBoard(Board):
+        made = 0
+
+        def _find_or_create(self) -> Any:
+            self.made += 1
+            return LateActor()
+
+    async def scenario() -> None:
+        board = FakeBoard("group", "a", lambda: 0)
+        while board.totals is None:
+            await asyncio.sleep(0.01)
+        assert (board.totals, board.made) == (Totals(1, 2), 1)
+        board._actor = None
+        await board.close()
+
+    asyncio.run(scenario())
+
+
 def test_importing_the_probe_is_cheap() -> None:
     """It brings neither Ray nor OpenTelemetry nor any table library into a replica."""
     heavy = "{'ray', 'opentelemetry', 'pandas', 'numpy', 'pydantic', 'locust'}"
@@ -135,3 +181,21 @@ def test_importing_the_probe_is_cheap() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert result.stdout.strip() == "set()", result.stderr
+
+
+def test_the_engines_own_server_is_observed_with_its_kv_cache() -> None:
+    """As vLLM adds the middleware: by class, with the engine's client in the app's state."""
+
+    class FakeManager:
+        stat_loggers: list[Any] = []  # noqa: RUF012
+
+    api = app()
+    api.user_middleware.clear()
+    api.add_middleware(EngineMiddleware)
+    api.state.engine_client = SimpleNamespace(logger_manager=FakeManager())
+    with TestClient(api) as client:
+        assert wire.KV_CACHE_USAGE not in client.get("/").headers
+        (logger,) = FakeManager.stat_loggers
+        logger.record(SimpleNamespace(kv_cache_usage=0.5))
+        headers = client.get("/").headers
+    assert (headers[wire.KV_CACHE_USAGE], headers[wire.QUEUE_DEPTH]) == ("0.5", "0")

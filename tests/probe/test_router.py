@@ -10,7 +10,7 @@ import pytest
 from ray.serve._private.common import StreamingHTTPRequest
 
 from clustereval.core import wire
-from clustereval.probe.router import PinUnavailableError, is_pinned_to, requested_pin
+from clustereval.probe.router import PinUnavailableError, is_pinned_to, pin_of
 
 
 def replica(unique_id: str, **metadata: Any) -> Any:
@@ -18,11 +18,10 @@ def replica(unique_id: str, **metadata: Any) -> Any:
     return SimpleNamespace(replica_id=identity, replica_metadata=metadata)
 
 
-def http_request(headers: list[tuple[bytes, bytes]]) -> Any:
-    """A pending request as Serve's proxy makes it."""
+def http_request(headers: list[tuple[bytes, bytes]]) -> list[Any]:
+    """The arguments of a request as Serve's proxy makes it."""
     scope = {"type": "http", "headers": headers}
-    argument = pickle.dumps(StreamingHTTPRequest(scope, proxy_actor_name="proxy"))
-    return SimpleNamespace(args=[argument])
+    return [pickle.dumps(StreamingHTTPRequest(scope, proxy_actor_name="proxy"))]
 
 
 @pytest.mark.parametrize(
@@ -51,22 +50,21 @@ def test_a_replica_without_a_known_rank_is_pinned_by_id_only() -> None:
 
 def test_the_pin_is_read_from_the_http_request() -> None:
     """Header names are matched whatever their case; other requests have no pin."""
-    assert requested_pin(http_request([(b"X-Clustereval-Pin".lower(), b" rank:1 ")])) == "rank:1"
-    assert requested_pin(http_request([(b"accept", b"*/*")])) is None
-    assert requested_pin(http_request([(b"x-note", wire.PIN.encode())])) is None
-    assert requested_pin(SimpleNamespace(args=["x", 1, None])) is None
+    assert pin_of(http_request([(b"X-Clustereval-Pin".lower(), b" rank:1 ")])) == "rank:1"
+    assert pin_of(http_request([(b"accept", b"*/*")])) is None
+    assert pin_of(http_request([(b"x-note", wire.PIN.encode())])) is None
+    assert pin_of(["x", 1, None]) is None
 
 
 def test_the_pin_is_read_from_an_object_with_headers() -> None:
     """As Ray Serve LLM passes a request on."""
     info = SimpleNamespace(headers={wire.PIN: "rank:0"})
-    assert requested_pin(SimpleNamespace(args=["body", info])) == "rank:0"
+    assert pin_of(["body", info]) == "rank:0"
 
 
 def test_another_form_of_request_ends_in_an_error_and_not_on_any_replica() -> None:
     """Where Ray's private form changed, the pin that is returned matches nothing and says why."""
-    unknown = SimpleNamespace(args=[pickle.dumps({"headers": [(wire.PIN, "rank:0")]})])
-    pin = requested_pin(unknown)
+    pin = pin_of([pickle.dumps({"headers": [(wire.PIN, "rank:0")]})])
     assert pin is not None
     assert not is_pinned_to(replica("abc", rank=0), pin)
     assert "unknown form" in PinUnavailableError(pin).message

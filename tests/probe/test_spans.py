@@ -82,3 +82,61 @@ def test_a_malformed_traceparent_starts_a_trace_of_its_own() -> None:
 def test_without_a_tracing_setup_there_is_no_span() -> None:
     """The API being installed is not enough."""
     assert spans("untraced", wire.traceparent("a" * 32, "b" * 16)) == []
+
+
+SERVER = """
+import asyncio, json, sys, types
+from clustereval.probe.serve_llm.server import ObservedServer, observed_method
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+exporter = InMemorySpanExporter()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+
+class FakeServer:
+    async def chat(self, request, raw_request_info=None):
+        current.append(trace.get_current_span().is_recording())
+        yield 1
+        current.append(trace.get_current_span().is_recording())
+        yield 2
+
+class Observed(ObservedServer, FakeServer):
+    chat = observed_method("chat")
+
+async def main():
+    server = Observed.__new__(Observed)
+    await server.__init__()
+    for ask in ({}, {"clustereval ask": "1.0"}):
+        headers = {"traceparent": sys.argv[1], "x-tenant": "acme", **ask}
+        info = types.SimpleNamespace(headers=headers)
+        async for _ in await server.chat("x", info):
+            current.append(trace.get_current_span().is_recording())
+
+current = []
+asyncio.run(main())
+assert not any(current), current
+print(json.dumps([json.loads(span.to_json()) for span in exporter.get_finished_spans()]))
+"""
+
+
+def test_an_llm_server_makes_one_span_per_request() -> None:
+    """Asked or not, ended with its answer, and never current in whoever consumes the answer."""
+    parent = wire.traceparent("a" * 32, "b" * 16)
+    result = subprocess.run(
+        [sys.executable, "-c", SERVER, parent],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    spans = json.loads(result.stdout)
+    assert [(s["name"], s["parent_id"]) for s in spans] == [("LLMServer.chat", "0x" + "b" * 16)] * 2
+    for span in spans:
+        assert span["kind"] == "SpanKind.SERVER"
+        assert span["attributes"][attributes.TENANT] == "acme"
+        assert span["attributes"][attributes.REPLICA_QUEUE_DEPTH] == 0
+        assert span["end_time"] is not None

@@ -111,13 +111,13 @@ def ask(driver: webdriver.Chrome, script: str) -> Any:
 
 
 def test_the_page_draws_without_errors_or_network(browser: webdriver.Chrome, page: Path) -> None:
-    """All four figures are drawn; the console stays empty; only the file itself is loaded."""
+    """Every figure is drawn; the console stays empty; only the file itself is loaded."""
     show(browser, page)
     console(browser)
     requested(browser)
     browser.refresh()
     show(browser, page)
-    assert len(browser.find_elements(By.CSS_SELECTOR, ".js-plotly-plot")) == 4
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".js-plotly-plot")) == 6
     assert console(browser) == []
     assert {url.split("#")[0].split(",")[0] for url in requested(browser)} <= {
         page.as_uri(), "about:blank", "data:image/gif;base64",
@@ -151,7 +151,7 @@ def test_hostile_text_runs_nothing_and_breaks_nothing(
     assert ask(browser, "window.pwned") is None
     assert browser.current_url.startswith(poisoned.as_uri())
     assert console(browser) == []
-    assert len(browser.find_elements(By.CSS_SELECTOR, ".js-plotly-plot")) == 4
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".js-plotly-plot")) == 6
     links = ask(browser, "[...document.querySelectorAll('a')].map(a => a.getAttribute('href')"
                 " ?? a.getAttributeNS('http://www.w3.org/1999/xlink', 'href') ?? '')")  # fmt: skip
     assert all(link.startswith("#") for link in links)
@@ -272,7 +272,7 @@ def test_the_keyboard_reaches_everything_in_reading_order(
     """Tab goes down the page: skip link, sections, theme, the checks, then what follows them."""
     show(browser, page)
     seen: list[str] = []
-    for _ in range(16):
+    for _ in range(17):
         browser.switch_to.active_element.send_keys(Keys.TAB)
         seen.append(
             ask(browser, "document.activeElement.closest('details.check')?.id"
@@ -283,7 +283,7 @@ def test_the_keyboard_reaches_everything_in_reading_order(
     assert seen[1:6] == ["#time", "#where", "#trust", "#answers", "#repeat"]
     assert seen[6] == "theme"
     assert [name for name in seen if name.startswith("check-")] == [
-        "check-replica_skew", "check-autoscaling_lag", "check-cache_eviction",
+        "check-replica_skew", "check-autoscaling_lag", "check-streaming", "check-cache_eviction",
         "check-model_quality", "check-traffic_drift", "check-tenant_fairness",
         "check-fidelity", "check-run_health",
     ]  # fmt: skip

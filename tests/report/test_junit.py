@@ -93,6 +93,17 @@ def test_each_status_becomes_what_ci_systems_show() -> None:
     assert "what to do: take `r2` out of rotation" in failure.text
 
 
+def test_a_remark_is_skipped_and_says_what_was_found() -> None:
+    """It neither reddens a build nor looks like a check that found nothing."""
+    root = validate(junit(sample_findings(), MANIFEST))
+    assert result(root, "streaming") == ("skipped", None)
+    remark = root.find("testsuite/testcase[@name='streaming']/skipped")
+    assert remark is not None
+    assert "streamed answers were held back" in remark.attrib["message"]
+    assert "fail: held_back, whole run: 97.0% [95.8 to 97.9]" in (remark.text or "")
+    assert "stream_batching_interval_ms" in (remark.text or "")
+
+
 def test_a_required_check_that_is_not_decided_is_an_error() -> None:
     """The verdict is inconclusive then, so the suite must not look green."""
     findings = sample_findings(Outcome.INCONCLUSIVE)
@@ -106,7 +117,7 @@ def test_a_required_check_that_is_not_decided_is_an_error() -> None:
 def test_an_invalid_run_is_an_error_not_a_failure() -> None:
     """run_health judges the run, not the target."""
     findings = sample_findings(Outcome.INVALID)
-    findings.checks[7].status = Status.FAIL
+    findings.checks[-1].status = Status.FAIL
     assert result(validate(junit(findings, MANIFEST)), "run_health") == ("error", "invalid")
 
 

@@ -32,6 +32,7 @@ def test_everything_that_decides_is_there() -> None:
     for part in (
         "✗ FAIL", "replica r2 answers 9.2 points worse", "9.2 pt  [5.1 to 13.4]",
         "margin 5 pt  n 240", "take r2 out of rotation", "not observed: cache eviction",
+        "i Streaming", "held_back 97.0%", "set experimental_configs",
         "reports/a-long-name-of-a-run/report.html", "3,000 of 3,000 requests answered",
     ):  # fmt: skip
         assert part in text

@@ -14,10 +14,7 @@ from hypothesis import strategies as st
 from clustereval.core.findings import Finding, Status
 from clustereval.report import aggregates as agg
 from clustereval.report.checks_view import (
-    WIDTH,
-    axis_px,
     check_rows,
-    forest,
     further_reasons,
     interval_text,
     place,
@@ -26,6 +23,7 @@ from clustereval.report.checks_view import (
     without_numbers,
 )
 from clustereval.report.estimates import mean_of_scores, paired_mean, quantile
+from clustereval.report.forest import WIDTH, axis_px, forest
 from clustereval.report.numbers import duration, margin_text, scale_of, seconds
 from clustereval.report.placement import replica_map, tenant_rows
 from clustereval.rundir import Run
@@ -127,13 +125,16 @@ def test_a_zero_margin_still_places_the_interval() -> None:
 
 
 def test_checks_that_need_attention_come_first() -> None:
-    """Fail, inconclusive, not observed, then pass; each row says what to do, a pass nothing."""
+    """Fail, inconclusive, remark, not observed, then pass; each says what to do, a pass nothing."""
     rows = check_rows(sample_findings())
-    assert [row.status for row in rows[:4]] == ["fail", "inconclusive", "not_observed", "pass"]
+    assert [row.status for row in rows[:5]] == [
+        "fail", "inconclusive", "remark", "not_observed", "pass",
+    ]  # fmt: skip
     assert "rotation" in rows[0].todo
     assert rows[1].todo == "about 900 more requests would decide"
-    assert rows[2].todo == "start vLLM with `--enable-prompt-tokens-details`"
-    assert {row.todo for row in rows[3:]} == {""}
+    assert "stream_batching_interval_ms" in rows[2].todo
+    assert rows[3].todo == "start vLLM with `--enable-prompt-tokens-details`"
+    assert {row.todo for row in rows[4:]} == {""}
     assert rows[0].findings[0].status == "fail"
 
 
@@ -142,22 +143,22 @@ def test_reasons_are_stated_once() -> None:
     findings = sample_findings()
     findings.verdict.because = [
         "replica_skew: " + findings.checks[1].sentence,
-        "2 of 8; autoscaling_lag inconclusive: " + findings.checks[2].sentence,
+        "2 of 9; autoscaling_lag inconclusive: " + findings.checks[2].sentence,
         "the baseline run is three weeks old",
     ]
     assert further_reasons(findings) == ["the baseline run is three weeks old"]
     assert tally(findings) == (
-        "5 of 8 checks passed; failed: replica skew; inconclusive: autoscaling lag; "
-        "not observed: cache eviction"
+        "5 of 9 checks passed; failed: replica skew; inconclusive: autoscaling lag; "
+        "remark: streaming; not observed: cache eviction"
     )
 
 
 def test_the_tally_is_said_once() -> None:
     """A sentence that opens with the tally is not followed by it, nor is a reason that does."""
     findings = sample_findings()
-    findings.verdict.because = ["5 of 8 passed; fidelity inconclusive (not required)"]
+    findings.verdict.because = ["5 of 9 passed; fidelity inconclusive (not required)"]
     assert reasons(findings) == [tally(findings)]
-    findings.verdict.sentence = "5 of 8 passed; cache_eviction not observed: needs usage"
+    findings.verdict.sentence = "5 of 9 passed; cache_eviction not observed: needs usage"
     assert reasons(findings) == []
 
 

@@ -10,7 +10,8 @@ import pytest
 import serve_apps.simulated
 from clustereval.core.checks import Checks
 from clustereval.core.errors import ScenarioError
-from serve_apps.simulated.faults import FAULTS, LOADED, Faults, Reply, check_faults, parse_faults
+from serve_apps.faults import check_faults, parse_faults
+from serve_apps.simulated.faults import FAULTS, LOADED, Faults, Reply
 from serve_apps.simulated.settings import EngineSettings
 from tests.sim.virtual import Trace, prompts, simulate
 
@@ -136,13 +137,13 @@ def test_slow_start_delays_only_replicas_that_scaling_added() -> None:
 def test_every_fault_names_a_check_that_exists() -> None:
     """And its default strength is in its own range."""
     assert {fault.failed_by for fault in FAULTS.values()} <= set(Checks.model_fields)
-    assert check_faults(dict.fromkeys(FAULTS)) == {n: f.default for n, f in FAULTS.items()}
+    assert check_faults(dict.fromkeys(FAULTS), FAULTS) == {n: f.default for n, f in FAULTS.items()}
 
 
 def test_an_unknown_fault_is_answered_with_the_known_ones() -> None:
     """One line each, so that a typing error needs no look at the documentation."""
     with pytest.raises(ScenarioError) as caught:
-        parse_faults(["replica_skw"])
+        parse_faults(["replica_skw"], FAULTS)
     text = str(caught.value)
     assert all(f.name in text and f.summary in text for f in FAULTS.values())
 
@@ -151,12 +152,12 @@ def test_an_unknown_fault_is_answered_with_the_known_ones() -> None:
 def test_a_strength_out_of_range_is_refused(strength: str) -> None:
     """The message says what was found and what the range is."""
     with pytest.raises(ScenarioError, match="at most 1"):
-        parse_faults([f"race={strength}"])
+        parse_faults([f"race={strength}"], FAULTS)
 
 
 def test_strengths_are_read() -> None:
     """With the default where none is given."""
-    assert parse_faults(["race=0.5", "slow_start=10", "stalls"]) == {
+    assert parse_faults(["race=0.5", "slow_start=10", "stalls"], FAULTS) == {
         "race": 0.5,
         "slow_start": 10.0,
         "stalls": FAULTS["stalls"].default,

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from clustereval.core.prompts import Message, Prompt, Reference
+from serve_apps.faults import check_faults
 from serve_apps.simulated.answers import AnswerBook
 from serve_apps.simulated.engine import Engine, EngineRequest, Event
-from serve_apps.simulated.faults import Faults, Reply, check_faults
+from serve_apps.simulated.faults import FAULTS, Faults, Reply
 from serve_apps.simulated.model import Call, Model
 from serve_apps.simulated.settings import EngineSettings
 from serve_apps.simulated.tokens import block_hashes, tokenize
@@ -95,7 +96,9 @@ def simulate(
         The trace, and the reply to each request.
     """
     settings = settings or EngineSettings(kv_blocks=4096, cold_requests=0)
-    model = Model(settings, AnswerBook(known, 1.0), Faults(check_faults(faults or {}), rank))
+    model = Model(
+        settings, AnswerBook(known, 1.0), Faults(check_faults(faults or {}, FAULTS), rank)
+    )
     jobs = {
         name: model.job(
             Call(

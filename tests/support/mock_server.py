@@ -163,6 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
                     {"message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}
                 ],
                 "usage": _USAGE,
+                "metrics": _METRICS,
             }
             return self._send(200, json.dumps(whole).encode(), "application/json")
         return self._stream(fault, answer)
@@ -186,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._event(self._chunk({}, "tool_calls" if fault is Fault.TOOL else "stop"), fault)
         if fault is not Fault.NO_USAGE:
-            self._event(json.dumps({"choices": [], "usage": _USAGE}), fault)
+            self._event(json.dumps({"choices": [], "usage": _USAGE, "metrics": _METRICS}), fault)
         if fault is not Fault.NO_DONE:
             self._event("[DONE]", fault)
         self._end()
@@ -273,6 +274,8 @@ _USAGE = {
     "completion_tokens": 4,
     "prompt_tokens_details": {"cached_tokens": 8},
 }
+_METRICS = {"queue_time_ms": 1.5, "time_to_first_token_ms": 4.0}
+"""As vLLM states them with ``enable_per_request_metrics``."""
 _STATUS = frozenset({Fault.HTTP_401, Fault.HTTP_429, Fault.HTTP_500})
 _MIDDLE = frozenset(
     {

@@ -40,6 +40,10 @@ class Effects:
     """Share of answers that come out wrong by chance, everywhere: noise, not an effect."""
     truncation: dict[str, float] = field(default_factory=dict)
     """Saturation bucket → share of answers that are cut at the token limit."""
+    kept_prefixes: float = 0.6
+    """Share of requests whose prefix the cache still holds."""
+    batcher_s: float | None = None
+    """Beat of a batcher that holds tokens back; None: tokens arrive as they are made."""
     scale_up_s: float | None = None
     """How long one further replica takes that the autoscaler asks for at 120 s; None: never."""
 
@@ -136,7 +140,10 @@ def synthetic_requests(
         [rng.uniform(0, 1.9, rows), rng.uniform(1, 6, rows), rng.uniform(4, 12, rows)],
         rng.uniform(2, 30, rows),
     )
+    # Most prefixes are still there; of the others more or less was evicted.
     hit = np.clip(rng.beta(2, 1, rows), 0, 0.99)
+    kept = substream(seed, "kept").random(rows) < effects.kept_prefixes
+    hit = np.where(kept, 0.9 + 0.09 * hit, hit)
     tenant = np.where(rng.random(rows) < 0.85, "acme", "beta")
     frame = pd.DataFrame(
         {
@@ -174,6 +181,7 @@ def synthetic_requests(
     ok = (frame.outcome == "ok").to_numpy()
     slow = frame.tenant.map(effects.tenant_slowdown).fillna(1.0).to_numpy()
     ttft = slow * (0.04 + 0.01 * saturation) * rng.lognormal(0, 0.3, rows)
+    ttft += effects.batcher_s or 0.0
     e2e = ttft + slow * 0.2 * rng.lognormal(0, 0.3, rows)
     frame["sent_s"] = frame.due_s + effects.late_s
     frame["first_token_s"] = np.where(ok, frame.sent_s + ttft, np.nan)
@@ -183,6 +191,7 @@ def synthetic_requests(
     frame.loc[~ok, ["ttft_sent_s", "ttft_due_s"]] = np.nan
     frame["error_type"] = np.where(ok, None, "http_500")
     frame["finish_reason"] = np.where(ok, "stop", None)
+    frame["itl_s"] = _gaps(ok, effects.batcher_s, seed)
     frame["prompt_tokens"], frame["output_tokens"] = 400, 20
     frame["cached_tokens"] = np.floor(hit * 400).astype(int)
     # A prompt is right or wrong by itself, as at temperature 0; faults then spoil some answers.
@@ -204,6 +213,19 @@ def synthetic_requests(
     cut = ok & (substream(seed, "truncation").random(rows) < cut_share)
     frame.loc[cut, "finish_reason"] = "length"
     return frame
+
+
+def _gaps(ok: np.ndarray, batcher_s: float | None, seed: int) -> pd.Series:
+    """Gaps between the 20 tokens of each answer: 10 ms each, give or take, or a batcher's beats."""
+    rng = substream(seed, "gaps")
+    made = np.cumsum(rng.lognormal(np.log(0.01), 0.2, (len(ok), 20)), axis=1)
+    made += rng.uniform(0, 0.06, (len(ok), 1))
+    sent = made
+    if batcher_s is not None:
+        beats = np.ceil(made / batcher_s) * batcher_s
+        sent = np.minimum(beats, made[:, -1:])  # the end of an answer flushes the rest
+    gaps = np.round(np.diff(sent, axis=1), 6)
+    return pd.Series([list(row) if fine else None for row, fine in zip(gaps, ok, strict=True)])
 
 
 def _scores(frame: pd.DataFrame, truth: pd.Series, rubrics: tuple[str, ...]) -> pd.DataFrame:

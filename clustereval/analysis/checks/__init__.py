@@ -1,4 +1,4 @@
-"""The eight checks of a run, one file each, in the order in which they are reported."""
+"""The checks of a run, one file each, in the order in which they are reported."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from clustereval.analysis.checks.fidelity import FidelityCheck
 from clustereval.analysis.checks.model_quality import ModelQualityCheck
 from clustereval.analysis.checks.replica_skew import ReplicaSkewCheck
 from clustereval.analysis.checks.run_health import RunHealthCheck
+from clustereval.analysis.checks.streaming import StreamingCheck
 from clustereval.analysis.checks.tenant_fairness import TenantFairnessCheck
 from clustereval.analysis.checks.traffic_drift import TrafficDriftCheck
 
@@ -22,5 +23,6 @@ ALL_CHECKS: tuple[Check, ...] = (
     TrafficDriftCheck(),
     TenantFairnessCheck(),
     FidelityCheck(),
+    StreamingCheck(),
     RunHealthCheck(),
 )

@@ -14,7 +14,6 @@ from clustereval.analysis.gates import Draft, Say
 from clustereval.analysis.slices import (
     NOT_APPLICABLE,
     SCORED,
-    UNSCORED,
     Floats,
     Frames,
     Mask,
@@ -172,17 +171,6 @@ def latency_s(frames: Frames, column: str) -> Floats:
     values = np.where(frames.ok, frames.numbers(column), np.nan)
     waited = frames.numbers("end_s") - frames.numbers("due_s")
     return np.where(frames.where(outcome="timeout"), waited, values)
-
-
-def answered(frames: Frames, rubric: str) -> Rubric:
-    """A rubric that does not apply to a request without a score because no answer came.
-
-    For divergence, which is judged apart from failures: counting a failed request as diverged
-    would show one cause under the name of another.
-    """
-    scores = frames.rubrics[rubric]
-    status = np.where(scores.status == UNSCORED, NOT_APPLICABLE, scores.status).astype(np.int8)
-    return Rubric(scores.value, status)
 
 
 def failed_share(frames: Frames) -> Floats:

@@ -9,26 +9,27 @@ from clustereval.analysis import contrasts, rates, wording
 from clustereval.analysis.checks.base import (
     NotObserved,
     Side,
-    answered,
     draft,
     failed_share,
     score_draft,
     truncation,
 )
+from clustereval.analysis.divergence import TEXT, Divergence, divergences
 from clustereval.analysis.estimates import Estimate
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.slices import Frames
 from clustereval.core.checks import Fidelity
 from clustereval.core.findings import Finding, Status, Warning, WarningCode
 
-RUBRIC = "fidelity"
-DIVERGE = ("answers", "diverge from the idle answer")
 IDLE_NOISE = 0.02
 """Idle answers that differ among themselves more often than this are warned of."""
 
 
 class FidelityCheck:
-    """Divergence, failures and truncation, apart: each has its own cause and its own cure."""
+    """Divergence, failures and truncation, apart: each has its own cause and its own cure.
+
+    Of the two kinds of divergence one gates: see :mod:`clustereval.analysis.divergence`.
+    """
 
     name = "fidelity"
 
@@ -71,62 +72,62 @@ class FidelityCheck:
         return [*self._divergence(frames, settings), failed, truncated]
 
     def _divergence(self, frames: Frames, settings: Fidelity) -> list[Draft]:
-        rubric = frames.rubrics.get(RUBRIC)
-        if rubric is None:
-            return []
-        idle_scored = frames.baseline & rubric.scored
-        if not idle_scored.any():
-            return [self._against_nothing(frames, settings)]
-        idle = 1 - float(rubric.value[idle_scored].mean())
+        return [
+            self._compared(frames, settings, kind)
+            if (frames.baseline & frames.rubrics[TEXT].scored).any()
+            else self._against_nothing(frames, settings, kind)
+            for kind in divergences(frames)
+        ]
+
+    def _compared(self, frames: Frames, settings: Fidelity, kind: Divergence) -> Draft:
         sides = (
             Side(frames.traffic, {"role": "traffic"}, "under load"),
             Side(frames.baseline, {"role": "baseline"}, "idle answers of the same prompts"),
         )
         first = score_draft(
-            self.name, frames, RUBRIC, sides, settings.divergence_margin, by="role", gate=True,
-            scores=answered(frames, RUBRIC), remedy=lambda f: _diverged(frames, f),
+            self.name, frames, kind.name, sides, settings.divergence_margin, by="role",
+            gate=kind.gate, scores=kind.scores, remedy=lambda f: _diverged(frames, f, kind),
         )  # fmt: skip
+        idle = frames.rubrics[TEXT].value[frames.baseline & frames.rubrics[TEXT].scored]
+        noise = 1 - float(idle.mean())
         warnings = list(first.finding.warnings)
-        if idle > IDLE_NOISE:
-            detail = f"{wording.percent(idle)} of idle answers differ from their own prompt's"
+        if noise > IDLE_NOISE:
+            detail = f"{wording.percent(noise)} of idle answers differ from their own prompt's"
             warnings.append(Warning(code=WarningCode.IDLE_NOISE, detail=detail))
         finding = first.finding.model_copy(
             update={
-                "metric": "divergence",
-                "effect": "divergence from the idle answer, above idle's own",
+                "effect": f"{kind.effect}, above idle's own",
                 "observed": _inverse(first.finding.observed),
                 "reference": _inverse(first.finding.reference),
                 "warnings": warnings,
             }
         )
-        return [
-            Draft(
-                finding,
-                first.bounds,
-                lambda f: wording.share_sentence(f, "under load", DIVERGE, "at idle"),
-                first.remedy,
-            )
-        ]
+        return Draft(
+            finding,
+            first.bounds,
+            lambda f: wording.share_sentence(f, "under load", ("answers", kind.verb), "at idle"),
+            first.remedy,
+        )
 
-    def _against_nothing(self, frames: Frames, settings: Fidelity) -> Draft:
+    def _against_nothing(self, frames: Frames, settings: Fidelity, kind: Divergence) -> Draft:
         """Each prompt was answered once at idle: idle's own divergence is not known."""
-        rubric = frames.rubrics[RUBRIC]
         estimate: Estimate = rates.rate(
-            frames, 1 - rubric.value, frames.traffic & rubric.scored, by_prompt=True
+            frames, 1 - kind.scores.value, frames.traffic & kind.scores.scored, by_prompt=True
         )
         detail = "idle's own divergence is not known: repeat the idle sweep (repeats: 2)"
         noise = Warning(code=WarningCode.IDLE_NOISE, detail=detail)
         return draft(
             self.name,
-            "divergence",
+            kind.name,
             replace(estimate, warnings=(*estimate.warnings, noise)),
             unit="ratio",
-            effect="divergence from the idle answer",
+            effect=kind.effect,
             margin=settings.divergence_margin,
             slice_={"role": "traffic"},
             baseline={"role": "baseline"},
-            say=lambda f: wording.share_sentence(f, "under load", DIVERGE),
-            remedy=lambda f: _diverged(frames, f),
+            gate=kind.gate,
+            say=lambda f: wording.share_sentence(f, "under load", ("answers", kind.verb)),
+            remedy=lambda f: _diverged(frames, f, kind),
         )
 
 
@@ -149,17 +150,16 @@ def _errors(frames: Frames, finding: Finding) -> str:
     return f"most frequent: {named or 'arrivals that were never sent'}"
 
 
-def _diverged(frames: Frames, finding: Finding) -> str:
+def _diverged(frames: Frames, finding: Finding, kind: Divergence) -> str:
     """Where answers diverge most: the saturation bucket or replica to look at first."""
-    rubric = frames.rubrics.get(RUBRIC)
-    if finding.status is not Status.FAIL or rubric is None:
+    if finding.status is not Status.FAIL:
         return ""
     best: tuple[float, str, str] = (0.0, "", "")
     for column in ("saturation_bucket", "cache_bucket", "replica_id"):
         for level in frames.levels(column, frames.traffic):
-            rows = frames.traffic & frames.where(**{column: level}) & rubric.scored
+            rows = frames.traffic & frames.where(**{column: level}) & kind.scores.scored
             if rows.sum() >= 20:
-                share = 1 - float(rubric.value[rows].mean())
+                share = 1 - float(kind.scores.value[rows].mean())
                 best = max(best, (share, wording.named({column: level}), column))
     if not best[1]:
         return ""

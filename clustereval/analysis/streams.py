@@ -1,0 +1,174 @@
+"""Whether tokens reach the client as they are made, or are held back and sent in lumps.
+
+A batcher such as Ray Serve LLM's (50 ms by default) collects tokens and sends what it has at each
+beat of a clock. Seen from the client: several tokens arrive at the same instant, the lumps are one
+beat apart and never less, only the last lump of an answer comes early (its end flushes what is
+left), and the first token comes no sooner than the first beat, so TTFT measures the clock.
+
+Three things look alike, and are told apart:
+
+- *an engine that makes several tokens per step* (speculative decoding): its last lump takes a whole
+  step like every other;
+- *a client or proxy that stalls*: its lumps are as far apart as chance has it, not a beat;
+- *long steps*: one token at a time, however even.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from clustereval.analysis.slices import Floats, Mask
+
+TOGETHER_S: Final = 0.001
+"""Tokens that arrive within this are one lump: what one write brings takes several reads."""
+MIN_TOKENS: Final = 4
+"""Shorter answers say nothing of how they were sent."""
+MIN_STREAMS: Final = 10
+MIN_GAPS: Final = 20
+LUMP: Final = 2.0
+"""Tokens per lump from which an answer counts as lumped."""
+SHORTEST_S: Final = 0.008
+"""Beats below this are the jitter of schedulers and networks."""
+EARLY: Final = 0.8
+"""A gap below this share of the beat came early."""
+MOST_EARLY: Final = 0.05
+MOST_LATE: Final = 0.25
+"""Share of gaps that may be longer than one and a half beats: beats that found no token."""
+FLUSHED: Final = 0.2
+"""Share of answers whose last lump must come early; of a batcher's, about three quarters do."""
+AT_ONCE_TOKENS: Final = 8
+AT_ONCE: Final = 0.2
+HALVES: Final = 0.5
+"""Share of answers of so many tokens that must come in one lump, or in at most two of four tokens
+or more, where too few have the three lumps that show a beat."""
+MOST_FREE: Final = 0.1
+"""Share of them that may come token by token: of a starved machine's, more do."""
+
+
+@dataclass(frozen=True)
+class Batcher:
+    """What holds tokens back.
+
+    Attributes:
+        interval_s: its beat; null where whole answers came at once, so that none can be seen.
+        floor_s: the gap that only one lump in twenty undercuts; null likewise.
+        tokens: tokens per lump, median.
+        holds_first: no first token came sooner than a beat, so TTFT measures it.
+    """
+
+    interval_s: float | None
+    floor_s: float | None
+    tokens: float
+    holds_first: bool
+
+
+@dataclass(frozen=True)
+class Streams:
+    """One row per answer; ``gaps`` are those between its lumps, in seconds.
+
+    ``tokens`` and ``lumps`` have shape (rows,) and are 0 where the answer was not streamed.
+    """
+
+    tokens: Floats
+    lumps: Floats
+    gaps: Sequence[Floats]
+
+    @classmethod
+    def of(cls, itl_s: Iterable[Any], output_tokens: Floats) -> Streams:
+        """From each answer's gaps between tokens (null: not streamed) and its reported tokens.
+
+        Of servers that put several tokens into one chunk, the reported number counts.
+        """
+        gaps, chunks = [], []
+        for value in itl_s:
+            known = isinstance(value, list | tuple | np.ndarray)
+            times = np.asarray(value if known else (), dtype=float)
+            gaps.append(times[times > TOGETHER_S])
+            chunks.append(len(times) + 1 if known and len(times) else 0)
+        count = np.asarray(chunks, dtype=float)
+        lumps = np.where(count > 0, [len(each) + 1.0 for each in gaps], 0.0)
+        tokens = np.where(count > 0, np.fmax(count, output_tokens), 0.0)
+        return cls(tokens, lumps, gaps)
+
+    @property
+    def telling(self) -> Mask:
+        """Answers long enough to say how they were sent."""
+        mask: Mask = self.tokens >= MIN_TOKENS
+        return mask
+
+    @property
+    def per_lump(self) -> Floats:
+        share: Floats = self.tokens / np.maximum(self.lumps, 1)
+        return share
+
+    def inner(self, row: int) -> Floats:
+        """Gaps between lumps but for the last, which an answer's end may cut short."""
+        return self.gaps[row][:-1]
+
+
+def recognise(streams: Streams, ttft_s: Floats, among: Mask) -> Batcher | None:
+    """The batcher that the answers of ``among`` show, or null.
+
+    Args:
+        ttft_s: time to first token from *sent*, shape (rows,), NaN where there is none.
+        among: the rows to look at; idle ones where there are enough, since there nothing else
+            delays a token.
+    """
+    rows = np.flatnonzero(among & streams.telling)
+    if len(rows) < MIN_STREAMS:
+        return None
+    lumped = rows[(streams.per_lump[rows] >= LUMP) & (streams.lumps[rows] >= 2)]
+    inner = [streams.inner(row) for row in lumped]
+    gaps = np.concatenate(inner) if inner else np.empty(0)
+    if len(gaps) < MIN_GAPS or sum(len(each) > 0 for each in inner) < MIN_STREAMS:
+        return _at_once(streams, ttft_s, rows)
+    beat = float(np.median(gaps))
+    last = np.array([streams.gaps[row][-1] for row in lumped])
+    regular = (
+        beat >= SHORTEST_S
+        and (gaps < EARLY * beat).mean() <= MOST_EARLY
+        and (gaps > 1.5 * beat).mean() <= MOST_LATE
+    )
+    if not regular or (last < EARLY * beat).mean() < FLUSHED:
+        return None
+    return Batcher(
+        interval_s=float(np.quantile(gaps, 0.1)),
+        floor_s=float(np.quantile(gaps, 0.05)),
+        tokens=float(np.median(streams.per_lump[lumped])),
+        holds_first=_holds_first(ttft_s[lumped], EARLY * beat),
+    )
+
+
+def _at_once(streams: Streams, ttft_s: Floats, rows: np.ndarray) -> Batcher | None:
+    """Answers that came whole, or nearly: a beat as long as they, or a proxy that buffers."""
+    long = rows[streams.tokens[rows] >= AT_ONCE_TOKENS]
+    if len(long) < MIN_STREAMS:
+        return None
+    if (streams.per_lump[long] < LUMP).mean() > MOST_FREE:
+        return None
+    halves = (streams.lumps[long] <= 2) & (streams.per_lump[long] >= AT_ONCE_TOKENS / 2)
+    if (streams.lumps[long] == 1).mean() < AT_ONCE and halves.mean() < HALVES:
+        return None
+    return Batcher(None, None, float(np.median(streams.per_lump[long])), True)
+
+
+def _holds_first(ttft_s: Floats, beat: float) -> bool:
+    known = ttft_s[~np.isnan(ttft_s)]
+    return len(known) > 0 and float(np.quantile(known, 0.05)) >= beat
+
+
+def held_back(streams: Streams, batcher: Batcher | None) -> Floats:
+    """1 where an answer came in the batcher's lumps, 0 where not, NaN where it cannot be told."""
+    held = np.where(streams.telling, 0.0, np.nan)
+    if batcher is None:
+        return held
+    early = EARLY * (batcher.interval_s or 0.0)
+    least = LUMP if batcher.interval_s is not None else AT_ONCE_TOKENS / 2
+    for row in np.flatnonzero(streams.telling & (streams.per_lump >= least)):
+        inner = streams.inner(row)
+        held[row] = float(len(inner) == 0 or (inner >= early).mean() > 0.8)
+    return held

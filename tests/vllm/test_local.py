@@ -1,0 +1,71 @@
+"""The vLLM app as ``--app vllm`` starts it: what it answers, what it traces, what it leaves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import httpx
+import psutil
+import pytest
+
+from clustereval.core import wire
+from clustereval.core.processes import marked_processes
+from clustereval.localapp import LocalApp
+from tests.support.otlp import OtlpReceiver, attribute_values
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[OtlpReceiver]:
+    with OtlpReceiver() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def app(receiver: OtlpReceiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalApp]:
+    log = tmp_path_factory.mktemp("app") / "app.log"
+    one = {"app": {"min_replicas": 1, "max_replicas": 1}}
+    with LocalApp.start("vllm", log=log, otlp=receiver.url, settings=one) as started:
+        yield started
+
+
+def test_the_spans_of_serve_and_vllm_share_the_requests_trace(
+    app: LocalApp, receiver: OtlpReceiver
+) -> None:
+    """Proxy, replica and engine, each below the client's span, however far; and vLLM's own says
+    how long the engine queued the request."""
+    trace_id, span_id = "5" * 32, "6" * 16
+    reply = httpx.post(
+        f"{app.url}/chat/completions",
+        json={"model": app.model, "messages": [{"role": "user", "content": "Are you there?"}]},
+        headers={wire.TRACEPARENT: wire.traceparent(trace_id, span_id)},
+        timeout=60,
+    )
+    assert reply.status_code == 200, reply.text
+    assert reply.headers[wire.REPLICA_RANK] == "0"
+    wanted = {"proxy_http_request", "replica_handle_request", "llm_request", "LLMServer"}
+    deadline = time.monotonic() + 30
+    while wanted and time.monotonic() < deadline:
+        names = {span.name for span in receiver.trace(trace_id, 5)}
+        wanted = {want for want in wanted if not any(want in name for name in names)}
+        time.sleep(0.2)
+    assert not wanted, names
+    spans = receiver.trace(trace_id)
+    known = {span.span_id for span in spans} | {bytes.fromhex(span_id)}
+    assert {span.parent_span_id for span in spans} <= known
+    (engine,) = [span for span in spans if span.name == "llm_request"]
+    assert "gen_ai.latency.time_in_queue" in attribute_values(engine)
+
+
+def test_nothing_is_left_when_the_app_is_killed(app: LocalApp) -> None:
+    """kill -9 of the app's own process: vLLM's processes, which rename themselves, are found by
+    their marker and end with the rest."""
+    engines = [p for p in marked_processes(app.marker) if "VLLM" in p.cmdline()[0]]
+    assert engines
+    app._process.kill()
+    app._process.wait()
+    app.stop()
+    assert marked_processes(app.marker) == []
+    assert not any(psutil.pid_exists(engine.pid) for engine in engines)
