@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m serve_apps.vllm.training")
     parser.add_argument("out", nargs="?", type=Path, default=MODEL_DIR)
     parser.add_argument("--steps", type=int, default=Schedule.steps)
-    parser.add_argument("--threads", type=int, default=2, help="results depend on it slightly")
+    parser.add_argument("--threads", type=int, default=1, help="other than 1: other roundings")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 

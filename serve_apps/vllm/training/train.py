@@ -33,7 +33,7 @@ class Schedule:
         decay: share of the steps over which the rate falls to zero, at the end.
     """
 
-    steps: int = 1200
+    steps: int = 1000
     batch_tokens: int = 4000
     rate: float = 1e-3
     warm_up: int = 100
