@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import pandas as pd
 
 from clustereval.core.columns import CLUSTER_METRICS
+
+ENGINE: Final = (
+    "engine_running",
+    "engine_waiting",
+    "kv_cache_usage",
+    "preemptions",
+    "prefix_cache_queries",
+    "prefix_cache_hits",
+)
+"""Metrics that only an engine states; Serve's own say nothing of its counters."""
+SAME_SCRAPE_S: Final = 1.0
 
 
 def increase(values: pd.Series) -> pd.Series:
@@ -20,17 +33,40 @@ def increase(values: pd.Series) -> pd.Series:
     return grown.where(~(grown < 0), values)
 
 
-def counted(cluster: pd.DataFrame, metric: str) -> float | None:
-    """How much a counter grew during the run, over all replicas; null where not scraped.
+def growth(cluster: pd.DataFrame, metric: str) -> pd.DataFrame | None:
+    """By how much a counter grew at each of its samples.
 
-    What a replica counted before its first sample is left out: it may be of another run.
+    vLLM's counters reach Ray's endpoints with their first count: one that is absent while the
+    replica's other metrics are there stands at zero. What a replica had counted before its first
+    scrape is left out: it may be of another run.
+
+    Returns:
+        Columns ``replica_id, t_s, grown``, in time order; null where no engine was scraped.
     """
     if CLUSTER_METRICS[metric].kind != "counter":
         raise ValueError(f"{metric} is no counter")
-    mine = cluster[(cluster["metric"] == metric) & cluster["value"].notna()].sort_values("t_s")
-    grown = [increase(part["value"]).dropna() for _, part in mine.groupby("replica_id")]
-    known = [part for part in grown if len(part)]
-    return float(sum(part.sum() for part in known)) if known else None
+    scraped = cluster[
+        cluster["metric"].isin(ENGINE) & (cluster["source"] == "metrics")
+        & cluster["value"].notna() & cluster["replica_id"].notna()
+    ].sort_values("t_s", kind="stable")  # fmt: skip
+    if scraped.empty:
+        return None
+    since = scraped.groupby("replica_id")["t_s"].min()
+    parts = []
+    for replica, part in scraped[scraped["metric"] == metric].groupby("replica_id"):
+        values = part["value"].astype(float)
+        grown = increase(values)
+        if part["t_s"].iloc[0] > since[replica] + SAME_SCRAPE_S:
+            grown.iloc[0] = values.iloc[0]
+        parts.append(part[["replica_id", "t_s"]].assign(grown=grown.fillna(0.0)))
+    none = pd.DataFrame({"replica_id": [], "t_s": [], "grown": []})
+    return pd.concat(parts).sort_values("t_s", kind="stable") if parts else none
+
+
+def counted(cluster: pd.DataFrame, metric: str) -> float | None:
+    """How much a counter grew during the run, over all replicas; null where not scraped."""
+    grown = growth(cluster, metric)
+    return None if grown is None else float(grown["grown"].sum())
 
 
 def peak(cluster: pd.DataFrame, metric: str) -> float | None:

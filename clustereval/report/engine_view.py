@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from clustereval.analysis.engines import increase
+from clustereval.analysis.engines import counted, growth
 from clustereval.report import aggregates as agg
 from clustereval.report import figures as fig
 from clustereval.report.captions import Grid
@@ -97,11 +97,11 @@ def _held(samples: pd.DataFrame, metric: str, times: pd.Series, width_s: float) 
 def _growth(samples: pd.DataFrame, metric: str, width_s: float, bins: int) -> pd.Series:
     """How much a counter grew in each window, over all replicas."""
     total = np.zeros(bins)
-    for _, part in samples[samples.metric == metric].groupby("replica_id"):
-        grown = increase(part.value.astype(float)).fillna(0.0).to_numpy()
-        window = (part.t_s.to_numpy(dtype=float) // width_s).clip(-1, bins - 1).astype(int)
+    grown = growth(samples, metric)
+    if grown is not None:
+        window = (grown.t_s.to_numpy(dtype=float) // width_s).clip(-1, bins - 1).astype(int)
         inside = window >= 0
-        np.add.at(total, window[inside], grown[inside])
+        np.add.at(total, window[inside], grown.grown.to_numpy(dtype=float)[inside])
     return pd.Series(total)
 
 
@@ -181,12 +181,7 @@ def _table(samples: pd.DataFrame) -> Grid:
     rows = []
     for replica, part in list(samples.groupby("replica_id"))[:_MOST_REPLICAS]:
         by_metric = {str(name): values.value for name, values in part.groupby("metric")}
-        grown = {
-            name: float(increase(by_metric[name]).sum())
-            if name in by_metric and len(by_metric[name]) > 1
-            else None
-            for name in _COUNTERS
-        }
+        grown = {name: counted(part, name) for name in _COUNTERS}
         asked, found = grown["prefix_cache_queries"], grown["prefix_cache_hits"]
         hits = found / asked if asked and found is not None else None
         high = {name: float(by_metric[name].max()) for name in _GAUGES if name in by_metric}

@@ -98,15 +98,17 @@ def test_the_remedy_states_what_the_memory_looked_like() -> None:
     ]
     scraped = pd.DataFrame(samples, columns=["t_s", "replica_id", "metric", "value"])
     requests["kv_cache_usage"] = np.nan
-    cluster = CLUSTER.to_pandas(CLUSTER.conform(pd.concat([cluster, scraped.assign(source="m")])))
+    cluster = CLUSTER.to_pandas(
+        CLUSTER.conform(pd.concat([cluster, scraped.assign(source="metrics")]))
+    )
     full = _finding(_findings((requests, scores, cluster)), "cache_hit_ratio").remedy
     assert "KV cache use peaked at 97%, 24 requests were preempted: raise the KV memory" in full
     assert "gpu_memory_utilization" in full
     roomy = cluster[cluster["metric"] != "preemptions"].copy()
     roomy.loc[roomy["metric"] == "kv_cache_usage", "value"] *= 0.4
     room = _finding(_findings((requests, scores, roomy)), "cache_hit_ratio").remedy
-    assert "KV cache use peaked at 39%: running requests left room" in room
-    unseen = cluster[cluster["source"] != "m"]
+    assert "KV cache use peaked at 39%, none was preempted: running requests left room" in room
+    unseen = cluster[cluster["source"] != "metrics"]
     assert _finding(_findings((requests, scores, unseen)), "cache_hit_ratio").remedy.startswith(
         "raise the KV memory"
     )
@@ -169,10 +171,27 @@ def test_a_counter_counts_from_its_first_sample_and_through_restarts() -> None:
             "replica_id": ["a", "a", "a", "b", "b", None],
             "metric": ["preemptions"] * 6,
             "value": [5.0, 9.0, 2.0, 0.0, 1.0, 99.0],
+            "source": "metrics",
         }
     )
     assert engines.counted(cluster, "preemptions") == 4.0 + 2.0 + 1.0
-    assert engines.counted(cluster, "prefix_cache_hits") is None
-    assert engines.counted(cluster.head(1), "preemptions") is None
+    assert engines.counted(cluster.head(1), "preemptions") == 0.0
     with pytest.raises(ValueError, match="no counter"):
         engines.counted(cluster, "kv_cache_usage")
+
+
+def test_a_counter_that_appears_late_stood_at_zero_before() -> None:
+    """vLLM's counters are exported with their first count: absent beside the engine's gauges is
+    zero, and their first value is growth; where no engine was scraped nothing is known."""
+    rows = [
+        (0.0, "a", "engine_running", 1.0),
+        (5.0, "a", "engine_running", 2.0),
+        (5.01, "a", "preemptions", 3.0),
+        (10.0, "a", "preemptions", 4.0),
+    ]
+    cluster = pd.DataFrame(rows, columns=["t_s", "replica_id", "metric", "value"])
+    cluster["source"] = "metrics"
+    assert engines.counted(cluster, "preemptions") == 4.0
+    assert engines.counted(cluster, "prefix_cache_hits") == 0.0
+    serve = cluster.head(1).assign(metric="queue_depth")
+    assert engines.counted(serve, "preemptions") is None

@@ -28,6 +28,7 @@ FIDELITY = ("fidelity", "fidelity_prefix")
 WITHIN = ("saturation_bucket",)
 HIT = "cache_hit_ratio"
 ORDER = ("low", "medium", "high")
+UNSEEN = 0.02
 FULL = 0.9
 """KV use from which memory is what a cache lacks; below it, running requests left room."""
 
@@ -116,9 +117,8 @@ class CacheEvictionCheck:
 
     def _lost(self, frames: Frames, settings: CacheEviction, again: Again) -> list[Draft]:
         """What prompts that a replica knew no longer find there; and whether load is why."""
-        estimate = rates.rate(
-            frames, again.best - again.hit, again.rows & frames.traffic, by_prompt=True
-        )
+        # Evicted is what was asked for longest ago: a matter of order, not of the prompt.
+        estimate = rates.rate(frames, again.best - again.hit, again.rows & frames.traffic)
         if estimate.value is None:
             return []
         found = float(again.hit[again.rows & frames.traffic].mean())
@@ -219,6 +219,8 @@ def _capacity(frames: Frames, finding: Finding) -> str:
         return ""
     used = engines.kv_peak(frames.cluster, frames.rows)
     thrown = engines.counted(frames.cluster, "preemptions")
+    if used is not None and used < UNSEEN:
+        used = None  # requests shorter than the interval at which gauges are renewed
     measured = [] if used is None else [f"KV cache use peaked at {used:.0%}"]
     if thrown is not None:
         measured.append(f"{thrown:.0f} requests were preempted" if thrown else "none was preempted")
