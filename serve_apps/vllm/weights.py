@@ -1,7 +1,7 @@
 """Worse weights on purpose: what a replica that drifted from its siblings would load.
 
 The noise is real, and so is what it costs: a slightly perturbed model answers as before, a more
-perturbed one mixes up values first and loses the form of its answers last.
+perturbed one mixes up values, and then breaks the form of its answers.
 """
 
 from __future__ import annotations
