@@ -28,7 +28,6 @@ TOOL = {
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    pytest.importorskip("transformers", reason="make install-vllm")
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(MODEL)
@@ -47,7 +46,8 @@ def test_the_weights_are_small_and_alone() -> None:
 @given(st.text())
 def test_any_text_comes_back(text: str) -> None:
     """The tokenizer gives back every text as it was, whatever the script."""
-    tokenizers = pytest.importorskip("tokenizers", reason="make install-vllm")
+    import tokenizers
+
     loaded = tokenizers.Tokenizer.from_file(str(MODEL / "tokenizer.json"))
     assert loaded.decode(loaded.encode(text).ids, skip_special_tokens=False) == text
 
@@ -111,7 +111,6 @@ def test_training_renders_as_the_template_does(tokenizer: Any) -> None:
 
 def test_the_model_answers_held_out_prompts() -> None:
     """At least 98% of the prompts of a seed that training never saw, of each kind, are exact."""
-    pytest.importorskip("torch", reason="make install-vllm")
     from serve_apps.vllm.training.data import HELD_OUT_SEEDS, held_out
     from serve_apps.vllm.training.evaluate import REQUIRED, answers, kinds
     from serve_apps.vllm.training.files import load

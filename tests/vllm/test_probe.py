@@ -23,7 +23,6 @@ import pytest
 
 from clustereval.core import wire
 
-pytest.importorskip("vllm")
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 ALWAYS = {*wire.RESPONSE_COLUMNS}

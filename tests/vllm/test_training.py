@@ -56,9 +56,9 @@ def test_a_step_s_conversations_depend_on_seed_and_step() -> None:
     assert first != list(conversations(1, 1, 3, recipe))
 
 
+@needs_torch
 def test_tool_calls_are_found_as_the_server_finds_them() -> None:
     """Calls in tags are read; what is no JSON stays text."""
-    pytest.importorskip("torch", reason="make install-vllm")
     from serve_apps.vllm.training.evaluate import tool_calls
 
     text, calls = tool_calls('<tool_call>{"name":"move","arguments":{"shelf":"S17"}}</tool_call>')
@@ -69,7 +69,6 @@ def test_tool_calls_are_found_as_the_server_finds_them() -> None:
 
 @pytest.fixture(scope="module")
 def batches() -> Any:
-    pytest.importorskip("torch", reason="make install-vllm")
     from serve_apps.vllm.training.data import corpus
     from serve_apps.vllm.training.tokenizer import train_tokenizer
     from serve_apps.vllm.training.train import Batches, Schedule
@@ -112,7 +111,6 @@ def test_pieces_are_copies_of_what_went_before(batches: Any) -> None:
 @pytest.fixture(scope="module")
 def untrained() -> Any:
     """A tokenizer, and a model as it is before training, with its attention to be looked at."""
-    pytest.importorskip("torch", reason="make install-vllm")
     from serve_apps.vllm.training.data import corpus
     from serve_apps.vllm.training.model import new_model
     from serve_apps.vllm.training.tokenizer import train_tokenizer

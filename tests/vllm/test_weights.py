@@ -57,7 +57,8 @@ def test_a_strength_that_is_none_is_refused(strength: float) -> None:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    numpy_files = pytest.importorskip("safetensors.numpy", reason="safetensors comes with vLLM")
+    from safetensors import numpy as numpy_files
+
     folder = tmp_path / "model"
     folder.mkdir()
     numpy_files.save_file(WEIGHTS, folder / "model.safetensors", metadata={"format": "pt"})
@@ -65,6 +66,7 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.vllm  # safetensors comes with it
 def test_a_copy_is_made_once(model: Path, tmp_path: Path) -> None:
     """A copy holds the other files and perturbed weights; asked for again, it is the same one."""
     from safetensors import safe_open
@@ -85,6 +87,7 @@ def test_a_copy_is_made_once(model: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in cache.iterdir() if path.name.startswith(".")) == []
 
 
+@pytest.mark.vllm  # safetensors comes with it
 def test_new_weights_are_perturbed_anew(model: Path, tmp_path: Path) -> None:
     """A model that was trained again gives another copy, not the stale one."""
     from safetensors.numpy import save_file
@@ -94,8 +97,8 @@ def test_new_weights_are_perturbed_anew(model: Path, tmp_path: Path) -> None:
     assert perturbed_copy(model, 0.4, 1, tmp_path / "cache") != first
 
 
+@pytest.mark.vllm  # safetensors comes with it
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     """A folder that holds no model is named in the error."""
-    pytest.importorskip("safetensors", reason="safetensors comes with vLLM")
     with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
         perturbed_copy(tmp_path, 0.4, 1)
