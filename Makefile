@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FAULT ?=
+# What starts a cluster of its own wants the machine for itself; the rest shares it.
+PARALLEL := -n logical --dist loadfile
 # prelaunch for two replicas of the small model on two cores, with prompts that it can answer.
 VLLM_SIZE := prompt_sets.golden=[prompts/records.jsonl] \
 	phases.idle.sweep.rate=3 \
@@ -55,11 +57,12 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -m "not cluster and not browser and not process and not vllm"
+	$(BIN)/pytest -q $(PARALLEL) -m "not cluster and not browser and not process and not vllm"
 
 test: install-vllm
 	$(MAKE) check
-	$(BIN)/pytest -q --durations=12 -m "cluster or browser or process or vllm"
+	$(BIN)/pytest -q $(PARALLEL) -m "(browser or process) and not cluster and not vllm"
+	$(BIN)/pytest -q --durations=12 -m "cluster or vllm"
 
 format: install
 	$(BIN)/ruff format .

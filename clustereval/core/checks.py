@@ -51,7 +51,11 @@ class ModelQuality(Check):
 
 
 class ReplicaSkew(Contrast):
-    """Each replica with its siblings, same prompts."""
+    """Each replica with its siblings, same prompts; and whether it lived."""
+
+    lost_replicas: int = Field(
+        0, ge=0, description="replicas that may end without the autoscaler having asked for fewer"
+    )
 
 
 class AutoscalingLag(Contrast):

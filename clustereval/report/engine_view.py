@@ -17,10 +17,16 @@ from clustereval.report.plaintext import one_line
 from clustereval.report.story import Chart
 
 _TITLE: Final = "Inside the engines"
-_UNSEEN: Final = (
-    "Not observed: the engines' own gauges and counters. vLLM's reach the metrics endpoints of the "
-    "Ray cluster's nodes, which must be open to this machine; give the dashboard's address with "
-    "--ray-dashboard."
+_UNSEEN: Final = "Not observed: the engines' own gauges and counters. "
+_NO_DASHBOARD: Final = (
+    _UNSEEN
+    + "vLLM's reach the metrics endpoints of the Ray cluster's nodes, which must be open to "
+    "this machine; give the dashboard's address with --ray-dashboard."
+)
+_NO_ENGINE: Final = (
+    _UNSEEN
+    + "The Ray dashboard was watched, but the nodes' metrics endpoints gave none of vLLM's: "
+    "the deployment runs another engine, or the endpoints are not open to this machine."
 )
 _GAUGES: Final = ("engine_running", "engine_waiting", "kv_cache_usage")
 _COUNTERS: Final = ("preemptions", "prefix_cache_queries", "prefix_cache_hits")
@@ -33,7 +39,9 @@ def engine_chart(requests: pd.DataFrame, cluster: pd.DataFrame | None) -> Chart:
     """Strips over the run's time, summed over replicas; the table has each replica."""
     samples = pd.DataFrame() if cluster is None else _samples(cluster)
     if samples.empty:
-        return Chart("engine", _TITLE, "", missing=[_UNSEEN])
+        watched = cluster is not None and cluster.source.isin(["dashboard", "metrics"]).any()
+        why = _NO_ENGINE if watched else _NO_DASHBOARD
+        return Chart("engine", _TITLE, "", missing=[why])
     end_s = agg.span_s(requests)
     width_s = max(_COARSEST_S, agg.window_width_s(end_s, agg.MOST_WINDOWS))
     windows = engine_windows(samples, width_s, end_s)

@@ -21,7 +21,7 @@ ODD_RANK: Final = 1
 FAULTS: Final = catalogue(
     Fault(
         "perturbed_weights",
-        0.5,
+        0.3,
         "deviations",
         "replica_skew",
         f"the replica of rank {ODD_RANK} has noise on its weights, in their standard deviations",
@@ -65,7 +65,7 @@ FAULTS: Final = catalogue(
         "kill_replica",
         60,
         "seconds",
-        "fidelity",
+        "replica_skew",
         f"the replica of rank {ODD_RANK} is killed so long after its first traced request",
     ),
 )

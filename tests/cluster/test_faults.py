@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,16 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 SCENARIO = Path(__file__).parent / "faults.yaml"
 
 
-def run(folder: Path, faults: dict[str, float | None], otlp: str | None = None) -> Result:
+ONE_SWEEP = ("phases.idle.sweep.pin=none", "phases.idle.sweep.rate=8")
+"""Each prompt once, at the same load per replica: enough where no replica is to be told apart."""
+
+
+def run(
+    folder: Path, faults: dict[str, float | None], *overrides: str, otlp: str | None = None
+) -> Result:
     """One run of the short scenario against an app with ``faults``."""
     request = Request(out=folder / "run", app="simulated", faults=faults, otlp=otlp)
-    return run_scenario(load_scenario(SCENARIO), request, Quiet())
+    return run_scenario(load_scenario(SCENARIO, overrides), request, Quiet())
 
 
 def worse(result: Result, check: str) -> list[Finding]:
@@ -84,34 +91,51 @@ def of_metric(*names: str) -> Callable[[Finding, Result], bool]:
     return lambda finding, _: finding.metric in names
 
 
+@dataclass(frozen=True)
+class Planted:
+    """A fault, and how one knows that a finding of its check means it."""
+
+    fault: str
+    named: Callable[[Finding, Result], bool]
+    strength: float | None = None
+
+
+SKEW = Planted("replica_skew", skewed_replica)
+CACHE_MISS = Planted("cache_miss", low_cache)
+SLOW_START = Planted("slow_start", of_metric("scale_up_s"), 30.0)
+STARVATION = Planted("tenant_starvation", small_tenant)
+RACE = Planted("race", of_metric("harmful_divergence"))
+# On a slow machine an answer without end may time out before it is cut.
+REPETITION = Planted("repetition", of_metric("harmful_divergence", "truncated", "failed"))
+
+
 @pytest.mark.parametrize(
-    ("fault", "strength", "named"),
+    ("planted", "overrides"),
     [
-        ("replica_skew", None, skewed_replica),
-        ("saturation", None, saturated),
-        ("cache_miss", None, low_cache),
-        ("slow_start", 30.0, of_metric("scale_up_s")),
-        ("tenant_starvation", None, small_tenant),
-        ("race", None, of_metric("harmful_divergence")),
-        # On a slow machine an answer without end may time out before it is cut.
-        ("repetition", None, of_metric("harmful_divergence", "truncated", "failed")),
-        ("errors", None, of_metric("failed")),
-        ("stalls", None, saturated),
+        ([SKEW, SLOW_START], ()),
+        ([CACHE_MISS, STARVATION], ONE_SWEEP),
+        ([Planted("saturation", saturated)], ONE_SWEEP),
+        ([RACE], ONE_SWEEP),
+        ([REPETITION], ONE_SWEEP),
+        ([Planted("errors", of_metric("failed"))], ONE_SWEEP),
+        ([Planted("stalls", saturated)], ONE_SWEEP),
     ],
+    ids=lambda value: "-".join(one.fault for one in value) if isinstance(value, list) else "swept",
 )
-def test_a_planted_fault_is_failed_by_its_own_check(
-    tmp_path: Path,
-    fault: str,
-    strength: float | None,
-    named: Callable[[Finding, Result], bool],
+def test_each_planted_fault_is_failed_by_its_own_check(
+    tmp_path: Path, planted: list[Planted], overrides: tuple[str, ...]
 ) -> None:
-    """The verdict fails, the fault's own check fails, and what it names is what was planted."""
-    result = run(tmp_path, {fault: strength})
+    """The verdict fails, each fault's own check fails, and what it names is what was planted.
+
+    Two share a run where neither could make the other's check name what it has to name.
+    """
+    result = run(tmp_path, {one.fault: one.strength for one in planted}, *overrides)
     verdict = result.findings.verdict
     assert verdict.outcome is Outcome.FAIL, verdict.sentence
-    found = worse(result, FAULTS[fault].failed_by)
-    assert found, [c.sentence for c in result.findings.checks]
-    assert all(named(finding, result) for finding in found), [f.sentence for f in found]
-    assert all(finding.evidence for finding in found if finding.metric != "scale_up_s")
+    for one in planted:
+        found = worse(result, FAULTS[one.fault].failed_by)
+        assert found, [c.sentence for c in result.findings.checks]
+        assert all(one.named(finding, result) for finding in found), [f.sentence for f in found]
+        assert all(finding.evidence for finding in found if finding.metric != "scale_up_s")
     rows = result.run.requests
     assert len(rows) == len(result.run.plan)

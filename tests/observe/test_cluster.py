@@ -19,6 +19,7 @@ import httpx
 import pandas as pd
 import pytest
 
+from clustereval.analysis.losses import losses
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import TargetError
 from clustereval.observe.dashboard import Dashboard, find_token
@@ -175,6 +176,8 @@ def test_every_request_gets_its_replica_from_the_access_logs(
     died = run.cluster[run.cluster.metric == "replica_died"]
     assert set(died.replica_id) <= set(account["replicas"])
     assert len(died) == 1
+    (lost,) = losses(run.cluster) or ()
+    assert lost.replica_id == died.replica_id.iloc[0]
     started = run.cluster[run.cluster.metric == "replica_started"]
     # At least one became ready while the run was going on: the replacement.
     assert (started.t_s > 0).any()

@@ -189,8 +189,17 @@ def test_without_an_engines_own_gauges_the_place_says_so(run: Run, metric: str) 
     """Serve's own gauges are no view into an engine."""
     chart = engine_chart(run.requests, samples((1.0, "a", metric, 0.5)))
     assert chart.figure is None
-    assert "--ray-dashboard" in chart.missing[0]
-    assert engine_chart(run.requests, None).missing == chart.missing
+    assert "runs another engine" in chart.missing[0]
+
+
+def test_how_to_see_the_engines_is_said_where_nobody_watched_the_dashboard(run: Run) -> None:
+    """Who gave its address already is not asked for it."""
+    (why,) = engine_chart(run.requests, None).missing
+    assert "--ray-dashboard" in why
+    seen = samples((1.0, "a", "queue_depth", 0.5)).assign(source="probe")
+    assert engine_chart(run.requests, seen).missing == [why]
+    seen = seen.assign(source="dashboard")
+    assert engine_chart(run.requests, seen).missing != [why]
 
 
 # -- starts ------------------------------------------------------------------------------

@@ -142,4 +142,6 @@ def test_a_replica_that_dies_takes_only_its_own_requests_along(
     assert dead not in set(after.replica_id)
     assert set(rows.replica_rank[rows.replica_id == dead]) == {1}
     assert (after.replica_count == 1).any()
-    assert result.findings.verdict.outcome is not Outcome.PASS
+    assert result.findings.verdict.outcome is Outcome.FAIL
+    [lost] = [f for f in failed(result, "replica_skew") if f.metric == "replicas_lost"]
+    assert lost.slice == {"replica_id": dead}

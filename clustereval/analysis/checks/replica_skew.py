@@ -1,4 +1,4 @@
-"""Each replica with its siblings, on the same prompts."""
+"""Each replica with its siblings, on the same prompts; and whether it lived."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from clustereval.analysis import losses
 from clustereval.analysis.checks.base import NotObserved, Side, score_drafts
 from clustereval.analysis.estimates import MIN_PAIRS
 from clustereval.analysis.gates import Draft
@@ -25,6 +26,14 @@ class ReplicaSkewCheck:
     name = "replica_skew"
 
     def evaluate(self, frames: Frames, settings: ReplicaSkew) -> Sequence[Draft] | NotObserved:
+        lost = losses.losses(frames.cluster)
+        seen = self._siblings(frames, settings)
+        if lost is None or (isinstance(seen, NotObserved) and len(lost) <= settings.lost_replicas):
+            return seen
+        census = losses.draft_of(self.name, frames, lost, settings.lost_replicas)
+        return [census] if isinstance(seen, NotObserved) else [*seen, census]
+
+    def _siblings(self, frames: Frames, settings: ReplicaSkew) -> Sequence[Draft] | NotObserved:
         replicas = frames.levels("replica_id")
         if not replicas:
             return NotObserved("needs the Ray dashboard or the probe to see which replica answered")
