@@ -51,14 +51,14 @@ def _of_deployment(samples: pd.DataFrame, target: pd.DataFrame) -> list[Loss]:
     asked = [(-np.inf, max(0.0, ahead)), *zip(target["t_s"].iloc[1:], fell, strict=True)]
     deaths = samples[samples["metric"] == "replica_died"].sort_values("t_s")
     found, allowed, at = [], 0.0, 0
-    for death in deaths.itertuples():
-        while at < len(asked) and asked[at][0] <= death.t_s:
+    for t_s, replica_id in zip(deaths["t_s"].astype(float), deaths["replica_id"], strict=True):
+        while at < len(asked) and asked[at][0] <= t_s:
             allowed += asked[at][1]
             at += 1
         if allowed >= 1:
             allowed -= 1
         else:
-            found.append(Loss(float(death.t_s), str(death.replica_id)))
+            found.append(Loss(t_s, replica_id))
     return found
 
 

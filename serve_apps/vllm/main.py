@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 import urllib.request
@@ -40,7 +41,7 @@ OTHER_CPUS: Final = 2
 def start(launch: Launch) -> dict[str, Any]:
     """Starts cluster and application; returns where they are once every replica is warm."""
     planted = Planted(launch.faults)
-    settings = choose_preset().override(launch.settings)
+    settings = fitted(choose_preset(), os.cpu_count() or 1).override(launch.settings)
     require_room(settings.app)
     from serve_apps.vllm.app import application
 
@@ -67,6 +68,15 @@ def choose_preset() -> Settings:
         with contextlib.suppress(PackageNotFoundError):
             return CPU if "cpu" in f"{name} {version(name)}" else GPU
     return CPU
+
+
+def fitted(settings: Settings, cores: int) -> Settings:
+    """On CPUs no more replicas than cores: one more would take capacity, and add none."""
+    app = settings.app
+    if app.hardware != "cpu":
+        return settings
+    most = max(app.min_replicas, min(app.max_replicas, cores))
+    return settings.override({"app": {"max_replicas": most}})
 
 
 def require_room(app: AppSettings) -> None:

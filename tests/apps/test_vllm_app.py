@@ -12,7 +12,7 @@ import serve_apps.vllm
 from clustereval.core.errors import LocalAppError
 from serve_apps.faults import check_faults
 from serve_apps.vllm.faults import FAULTS, LIVE, ODD_RANK, Planted, ReplicaFaults, TenantPriority
-from serve_apps.vllm.main import require_room
+from serve_apps.vllm.main import fitted, require_room
 from serve_apps.vllm.settings import CPU, GPU, PRESETS, AppSettings
 
 FOLDER = Path(serve_apps.vllm.__file__).parent
@@ -99,3 +99,10 @@ def test_the_readme_lists_exactly_the_faults_that_there_are() -> None:
     assert rows == [(f.name, f"{f.default:g}", f.unit, f.failed_by) for f in FAULTS.values()]
     (live,) = re.findall(r"^((?:`\w+`(?:, | and )?)+) live in", readme, re.MULTILINE)
     assert tuple(re.findall(r"\w+", live.replace(" and ", " "))) == LIVE
+
+
+def test_a_small_machine_is_not_asked_for_more_replicas_than_cores() -> None:
+    """Beyond the replicas that the app starts with; GPUs are another matter."""
+    assert fitted(CPU, 1).app.max_replicas == CPU.app.min_replicas
+    assert fitted(CPU, 64) == CPU
+    assert fitted(GPU, 1) == GPU

@@ -17,6 +17,7 @@ import pytest
 from clustereval.core.errors import LocalAppError, ScenarioError
 from clustereval.core.processes import MARKER, end_marked, marked_processes
 from clustereval.localapp import LocalApp
+from serve_apps.cluster import NICE
 
 SCRIPT = """
 import sys, time
@@ -61,6 +62,30 @@ def marker_of_children(process: subprocess.Popen[str]) -> str:
                 return marker
         time.sleep(0.1)
     raise AssertionError("no app was started")
+
+
+@pytest.mark.parametrize("own_session", [True, False])
+def test_an_app_lets_those_go_first_who_time_it(own_session: bool) -> None:
+    """Its session steps back where it has one of its own, else its process; nobody else's does."""
+    group = Path("/proc/self/autogroup")
+    before = group.read_text() if group.exists() else ""
+    code = (
+        "import os; from pathlib import Path; from serve_apps.cluster import stand_back\n"
+        "stand_back(); group = Path('/proc/self/autogroup')\n"
+        "print(group.read_text() if group.exists() else '', os.nice(0))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        start_new_session=own_session,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    if own_session and before:
+        assert said[-2] == str(NICE)
+    else:
+        assert said[-1] == str(min(19, os.nice(0) + NICE))
+    assert (group.read_text() if group.exists() else "") == before
 
 
 def test_an_unknown_app_or_fault_is_refused_before_anything_starts() -> None:
