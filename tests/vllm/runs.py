@@ -26,6 +26,7 @@ def replay(
     *overrides: str,
 ) -> Result:
     """One run of ``scenario`` with ``prompts`` against an application of the cluster."""
+    folder.mkdir(exist_ok=True)
     file = folder / "prompts.jsonl"
     prompts.write(file)
     loaded = load_scenario(HERE / scenario, (f'prompt_sets.golden=["{file}"]', *overrides))

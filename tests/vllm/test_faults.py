@@ -107,6 +107,30 @@ def test_every_request_of_an_app_without_the_probe_gets_its_replica(evicting: Re
     assert joined["name"].startswith("LLMServer:")
 
 
+def test_the_batcher_that_ray_serve_llm_has_by_default_is_recognised(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """A remark that fails nothing, with its interval; and where it is off there is none."""
+    said = {
+        application: replay(
+            cluster,
+            application,
+            "steady.yaml",
+            documents(2, 200, 6),
+            tmp_path / application,
+            "phases.steady.arrivals.rate=4",
+            "phases.steady.duration_s=12",
+        ).findings
+        for application in (PLAIN, OBSERVED)
+    }
+    [held] = said[PLAIN].of("streaming")
+    assert (held.status, held.gate) == (Status.FAIL, False)
+    assert "by a batcher of about 50 ms" in held.sentence
+    [free] = said[OBSERVED].of("streaming")
+    assert free.status is not Status.FAIL
+    assert free.estimate == 0
+
+
 def test_a_small_kv_cache_shows_in_the_cache_buckets(
     cluster: Cluster, evicting: Result, tmp_path: Path
 ) -> None:
