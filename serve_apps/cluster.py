@@ -9,6 +9,7 @@ process that started it is gone, and leaves nothing running.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ import traceback
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -192,19 +193,38 @@ def start_cluster(launch: Launch) -> Cluster:
     import ray
     from ray import serve
 
-    context = ray.init(
-        address="local",
-        num_cpus=LOGICAL_CPUS,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        dashboard_port=free_port(),
-        _temp_dir=launch.temp_dir,
-        configure_logging=False,
-        log_to_driver=False,
-    )
+    with _agent_port(free_port()):
+        context = ray.init(
+            address="local",
+            num_cpus=LOGICAL_CPUS,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            dashboard_port=free_port(),
+            _temp_dir=launch.temp_dir,
+            configure_logging=False,
+            log_to_driver=False,
+        )
     port = launch.port or free_port()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     return Cluster(f"http://{context.dashboard_url}", port)
+
+
+@contextlib.contextmanager
+def _agent_port(port: int) -> Iterator[None]:
+    """Has the dashboard's agent of a cluster started meanwhile listen at ``port``.
+
+    ``ray.init`` has no argument for it. Where the default, 52365, is taken, by another cluster or
+    by any outgoing connection, for which Linux uses such ports, the agent never makes itself
+    known: the dashboard then answers every question for logs with a 500.
+    """
+    from ray._private.parameter import RayParams
+
+    init = RayParams.__init__
+    RayParams.__init__ = functools.partialmethod(init, dashboard_agent_listen_port=port)
+    try:
+        yield
+    finally:
+        RayParams.__init__ = init
 
 
 def deploy(application: Any, name: str, limit_s: float, route_prefix: str = "/") -> None:

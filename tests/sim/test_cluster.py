@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 from collections import Counter
 from collections.abc import Iterator
 
@@ -21,6 +23,7 @@ from tests.support.otlp import OtlpReceiver, attribute_values
 pytestmark = pytest.mark.cluster
 
 KNOWN = prompts(40)
+AGENT_PORT = 52365
 ANSWER = "the fact is number 7"
 
 
@@ -31,7 +34,19 @@ def receiver() -> Iterator[OtlpReceiver]:
 
 
 @pytest.fixture(scope="module")
-def app(receiver: OtlpReceiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalApp]:
+def taken() -> Iterator[None]:
+    """Something else on this machine has the port that Ray's agents take by default."""
+    with socket.socket() as other:
+        with contextlib.suppress(OSError):  # another cluster's, then
+            other.bind(("0.0.0.0", AGENT_PORT))
+            other.listen()
+        yield
+
+
+@pytest.fixture(scope="module")
+def app(
+    taken: None, receiver: OtlpReceiver, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalApp]:
     folder = tmp_path_factory.mktemp("app")
     PromptLibrary(KNOWN).write(folder / "known.jsonl")
     with LocalApp.start(
@@ -178,11 +193,14 @@ def test_the_server_span_is_a_child_of_the_clients(app: LocalApp, receiver: Otlp
 
 
 def test_the_dashboard_answers(app: LocalApp) -> None:
-    """It lists the replicas by the ids that the probe reports."""
+    """It lists the replicas by the ids that the probe reports, and each node's logs."""
     reply = httpx.get(f"{app.dashboard}/api/serve/applications/", timeout=30)
     deployment = reply.json()["applications"]["simulated"]["deployments"]["Simulated"]
     listed = {replica["replica_id"] for replica in deployment["replicas"]}
     assert pinned(app, "rank:0").headers[wire.REPLICA_ID] in listed
+    node = deployment["replicas"][0]["node_id"]
+    logs = httpx.get(f"{app.dashboard}/api/v0/logs", params={"node_id": node}, timeout=30)
+    assert logs.status_code == 200, logs.text
 
 
 def test_a_burst_scales_up_and_the_fault_shows(app: LocalApp) -> None:
