@@ -54,6 +54,11 @@ def records(groups: int) -> PromptLibrary:
     return PromptLibrary([prompt for group in turns[:groups] for prompt in by_group[group]])
 
 
+def of_family(family: str, count: int) -> PromptLibrary:
+    """The first so many prompts of one family that the model knows."""
+    return PromptLibrary([p for p in read_prompts(RECORDS) if p.family == family][:count])
+
+
 def documents(count: int, tokens: int, questions: int) -> PromptLibrary:
     """Prompts with long contexts, ``questions`` to each of ``count``: answers do not matter here.
 
