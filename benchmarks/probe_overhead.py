@@ -65,29 +65,33 @@ def serve_both(launch: Launch) -> dict[str, Any]:
 @contextmanager
 def cluster(model: str) -> Iterator[dict[str, Any]]:
     """Where both apps are, while the context lasts."""
-    folder = Path(tempfile.mkdtemp(prefix="ce-", dir="/tmp"))  # short: Ray puts sockets below it
-    launch = {
-        "temp_dir": str(folder / "ray"),
-        "parent": os.getpid(),
-        "settings": {"model": {"source": model}},
-    }
-    with (folder / "stderr").open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.probe_overhead", "--serve", json.dumps(launch)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
-        assert process.stdout is not None
-        ready = json.loads(next((text for text in process.stdout if text.startswith("{")), "{}"))
-        try:
-            if "url" not in ready:
-                raise SystemExit(f"{ready}\n{(folder / 'stderr').read_text()[-3000:]}")
-            yield ready
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+    with tempfile.TemporaryDirectory(
+        prefix="ce-", dir="/tmp"
+    ) as made:  # short: sockets go below it
+        folder = Path(made)
+        launch = {
+            "temp_dir": str(folder / "ray"),
+            "parent": os.getpid(),
+            "settings": {"model": {"source": model}},
+        }
+        with (folder / "stderr").open("w") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.probe_overhead", "--serve", json.dumps(launch)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
+            assert process.stdout is not None
+            said = next((text for text in process.stdout if text.startswith("{")), "{}")
+            ready = json.loads(said)
+            try:
+                if "url" not in ready:
+                    raise SystemExit(f"{ready}\n{(folder / 'stderr').read_text()[-3000:]}")
+                yield ready
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
 
 
 class Client:

@@ -82,11 +82,12 @@ def run_app(
     Args:
         arguments: one JSON object, the fields of a :class:`Launch`.
         start: starts cluster and app, and returns where they are once every replica answers.
-        environment: what the app's processes need beside :data:`ENVIRONMENT`.
+        environment: what the app's processes need beside :data:`ENVIRONMENT`; ``{temp_dir}`` in
+            it stands for the cluster's folder, which goes with it.
     """
     launch = Launch(**json.loads(arguments[0]))
     for name, value in {**ENVIRONMENT, **(environment or {})}.items():
-        os.environ.setdefault(name, value)
+        os.environ.setdefault(name, value.replace("{temp_dir}", launch.temp_dir))
     marker = os.environ.setdefault(MARKER, uuid.uuid4().hex)
     stand_back()
     stop = threading.Event()

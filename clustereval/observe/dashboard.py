@@ -19,6 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clustereval.core.errors import TargetError
 from clustereval.core.urls import split_url
 
+_AGENT_UNKNOWN = (
+    "see whether the node's dashboard agent runs: where its port is taken, 52365 unless `ray start "
+    "--dashboard-agent-listen-port` says another, the dashboard never hears of it"
+)
 UNBOUNDED_REQUESTS = 1e8
 """Serve LLM's default ``target_ongoing_requests`` is 1e9: no target at all."""
 
@@ -276,9 +280,10 @@ class Dashboard:
             )
         if response.status_code != 200:
             response.read()
+            agent_unknown = response.status_code >= 500 and path == "/api/v0/logs"
             raise TargetError(
                 f"Ray dashboard {self.url}: {path} answered HTTP {response.status_code}:"
                 f" {response.text[:200]}",
                 expected="a Ray dashboard of Ray 2.60 or newer with Serve running",
-                change="check --ray-dashboard",
+                change=_AGENT_UNKNOWN if agent_unknown else "check --ray-dashboard",
             )

@@ -70,7 +70,10 @@ class RayObserver:
                 since_unix_s=None if t0 is None else t0 - 60.0,
             )
         except TargetError as error:
-            return {"access_lines": 0, "notes": [*notes, f"no access logs: {error.found}"]}
+            return {
+                "access_lines": 0,
+                "notes": [*notes, f"no access logs: {error.found}: {error.change}"],
+            }
         except OSError as error:
             return {"access_lines": 0, "notes": [*notes, f"no access logs: {error}"]}
         return {"access_lines": access.access_lines, "notes": [*notes, *access.notes]}

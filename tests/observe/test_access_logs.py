@@ -238,6 +238,10 @@ def test_a_node_that_is_too_busy_at_first_is_asked_again(tmp_path: Path) -> None
 
 
 def test_no_log_at_all_is_an_error(tmp_path: Path) -> None:
-    """When every fetch fails the caller hears why."""
-    with serving(_dashboard({}, missing_node="n1")) as url, pytest.raises(TargetError, match="500"):
+    """When every fetch fails the caller hears why, and what to look at."""
+    with (
+        serving(_dashboard({}, missing_node="n1")) as url,
+        pytest.raises(TargetError, match="500") as caught,
+    ):
         collect_access(Dashboard(url), tmp_path / "a.jsonl", replicas=[_replica("c121lqbp", 1.0)])
+    assert "--dashboard-agent-listen-port" in (caught.value.change or "")

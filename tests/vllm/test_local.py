@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import psutil
@@ -23,8 +25,20 @@ def receiver() -> Iterator[OtlpReceiver]:
         yield started
 
 
+def sockets() -> set[Path]:
+    """Those in the system's temporary folder, where vLLM leaves its own."""
+    return {path for path in Path(tempfile.gettempdir()).iterdir() if path.is_socket()}
+
+
 @pytest.fixture(scope="module")
-def app(receiver: OtlpReceiver, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalApp]:
+def before() -> set[Path]:
+    return sockets()
+
+
+@pytest.fixture(scope="module")
+def app(
+    before: set[Path], receiver: OtlpReceiver, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalApp]:
     log = tmp_path_factory.mktemp("app") / "app.log"
     one = {"app": {"min_replicas": 1, "max_replicas": 1}}
     with LocalApp.start("vllm", log=log, otlp=receiver.url, settings=one) as started:
@@ -59,9 +73,9 @@ def test_the_spans_of_serve_and_vllm_share_the_requests_trace(
     assert "gen_ai.latency.time_in_queue" in attribute_values(engine)
 
 
-def test_nothing_is_left_when_the_app_is_killed(app: LocalApp) -> None:
+def test_nothing_is_left_when_the_app_is_killed(app: LocalApp, before: set[Path]) -> None:
     """kill -9 of the app's own process: vLLM's processes, which rename themselves, are found by
-    their marker and end with the rest."""
+    their marker and end with the rest; nor are their sockets."""
     engines = [p for p in marked_processes(app.marker) if "VLLM" in p.cmdline()[0]]
     assert engines
     app._process.kill()
@@ -69,3 +83,4 @@ def test_nothing_is_left_when_the_app_is_killed(app: LocalApp) -> None:
     app.stop()
     assert marked_processes(app.marker) == []
     assert not any(psutil.pid_exists(engine.pid) for engine in engines)
+    assert not sockets() - before
