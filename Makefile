@@ -16,7 +16,8 @@ VLLM_SIZE := prompt_sets.golden=[prompts/records.jsonl] \
 	phases.sustained.arrivals.rate=14 \
 	buckets.saturation.warm=1 buckets.saturation.saturating=2 buckets.saturation.scaling=64 \
 	tenants.acme.slo.ttft_s=8 tenants.birch.slo.ttft_s=8 \
-	checks.autoscaling_lag.ttft_s=8 checks.tenant_fairness.latency_factor=4
+	checks.autoscaling_lag.ttft_s=8 \
+	checks.tenant_fairness.quantile=0.6 checks.tenant_fairness.latency_factor=4
 
 .PHONY: help install install-vllm demo demo-vllm test check format docs bench clean
 

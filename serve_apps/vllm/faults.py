@@ -21,7 +21,7 @@ ODD_RANK: Final = 1
 FAULTS: Final = catalogue(
     Fault(
         "perturbed_weights",
-        0.4,
+        0.6,
         "deviations",
         "replica_skew",
         f"the replica of rank {ODD_RANK} has noise on its weights, in their standard deviations",

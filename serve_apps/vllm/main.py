@@ -1,6 +1,6 @@
 """Starts a local Ray cluster with the vLLM application in it, and ends it again.
 
-    python -m serve_apps.vllm.main '{"temp_dir": "/tmp/ce", "faults": {"perturbed_weights": 0.4}}'
+    python -m serve_apps.vllm.main '{"temp_dir": "/tmp/ce", "faults": {"perturbed_weights": 0.6}}'
 
 What it prints, and when it ends: :mod:`serve_apps.cluster`.
 """

@@ -41,7 +41,7 @@ def test_faults_of_one_replica_leave_its_siblings_alone() -> None:
     """Only the odd rank has them; a replica without a rank has none."""
     told = Planted(check_faults(dict.fromkeys(LIVE), FAULTS)).user_config
     odd = ReplicaFaults.read(told, ODD_RANK)
-    assert (odd.noise, odd.keep_tokens, odd.die_after_s) == (0.4, 160, 60)
+    assert (odd.noise, odd.keep_tokens, odd.die_after_s) == (0.6, 160, 60)
     for rank in (0, 2, None):
         assert ReplicaFaults.read(told, rank) == ReplicaFaults()
     assert odd.spared().die_after_s is None
