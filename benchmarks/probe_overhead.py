@@ -65,9 +65,8 @@ def serve_both(launch: Launch) -> dict[str, Any]:
 @contextmanager
 def cluster(model: str) -> Iterator[dict[str, Any]]:
     """Where both apps are, while the context lasts."""
-    with tempfile.TemporaryDirectory(
-        prefix="ce-", dir="/tmp"
-    ) as made:  # short: sockets go below it
+    # Short: Ray puts sockets below it.
+    with tempfile.TemporaryDirectory(prefix="ce-", dir="/tmp") as made:
         folder = Path(made)
         launch = {
             "temp_dir": str(folder / "ray"),

@@ -34,6 +34,8 @@ from clustereval.core.processes import MARKER, end_marked
 GENTLE_S: Final = 8.0
 """How long an orderly end may take."""
 NICE: Final = 10
+"""About a tenth of the cores' time for the app where the load generator wants the rest, which it
+does for moments only."""
 LOGICAL_CPUS: Final = 32
 """What Ray may hand out, whatever the machine has: on a small one replicas share its cores."""
 ENVIRONMENT: Final = {
