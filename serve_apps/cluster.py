@@ -118,19 +118,19 @@ def run_app(
 def stand_back() -> None:
     """Lets the load generator go first where an app and its test share a machine.
 
-    An app that takes every core would make the clock late that times it. Where Linux shares the
-    cores out by session (autogroups, proc(5)), niceness counts within a session only, so that it is
-    the session's own that has to rise: the app's, of which this process is the leader. Elsewhere
-    the process's niceness does it, which all that it starts inherit.
+    An app that takes every core would make the clock late that times it. Niceness, which all that
+    it starts inherit, does it where Linux shares the cores out by process. Where it shares them out
+    by session (autogroups, proc(5)), niceness counts within a session only, and the session's own
+    has to rise: the app's, where this process is its leader. Both are raised, because nothing tells
+    which of the two counts: autogroups are shown in a container too, whose cgroup overrules them.
     """
+    os.nice(NICE)
     group = Path("/proc/self/autogroup")
     try:
         if os.getsid(0) == os.getpid() and group.exists():
             group.write_text(str(NICE))
-        else:
-            os.nice(NICE)
     except OSError as error:
-        print(f"the app keeps its priority: {error}", file=sys.stderr)
+        print(f"the app's session keeps its priority: {error}", file=sys.stderr)
 
 
 def _watch_stdin(launch: Launch, stop: threading.Event) -> None:
