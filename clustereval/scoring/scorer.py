@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from clustereval.core.prompts import Prompt, Reference
 
 
-@dataclass(frozen=True)
-class ToolCall:
+class ToolCall(NamedTuple):
     """One call that the model made; ``arguments`` is the JSON text that it wrote."""
 
     name: str
     arguments: str
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a model said: text and tool calls."""
+class Answer(NamedTuple):
+    """What a model said: text and tool calls.
+
+    A tuple, because answers are compared and counted by the million.
+    """
 
     text: str
     tool_calls: tuple[ToolCall, ...] = ()

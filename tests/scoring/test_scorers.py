@@ -384,11 +384,26 @@ def test_a_json_value_equals_itself_however_written(value: Any) -> None:
         assert not same_json(parse_json(text), [value])
 
 
-@given(st.text("ab", max_size=12), st.text("ab", max_size=12))
-def test_the_shared_prefix_is_what_a_plain_loop_counts(a: str, b: str) -> None:
-    """fidelity_prefix agrees with counting characters one by one."""
-    count = 0
-    while count < min(len(a), len(b)) and a[count] == b[count]:
-        count += 1
-    expected = count / max(len(a), len(b)) if a or b else 1.0
-    assert judge("fidelity_prefix", a, idle=(Answer(b),)) == pytest.approx(expected)
+@given(st.text("ab", max_size=12), st.lists(st.text("ab", max_size=12), min_size=1, max_size=9))
+def test_the_shared_prefix_is_what_a_plain_loop_counts(own: str, idle: list[str]) -> None:
+    """fidelity_prefix agrees with counting characters one by one, idle answer by idle answer."""
+    shares = []
+    for other in idle:
+        count = 0
+        while count < min(len(own), len(other)) and own[count] == other[count]:
+            count += 1
+        shares.append(count / max(len(own), len(other)) if own or other else 1.0)
+    expected = sum(shares) / len(shares)
+    assert judge("fidelity_prefix", own, idle=tuple(map(Answer, idle))) == pytest.approx(expected)
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=30), st.integers(1, 13), st.integers(0, 40))
+def test_a_loop_is_found_wherever_it_starts(before: list[str], period: int, repeats: int) -> None:
+    """A phrase of at most 12 other words, 4 times and over 24 words; no other one."""
+    phrase = [f"w{number}" for number in range(period)]
+    looped = period <= 12 and repeats >= 4 and period * repeats >= 24
+    lead = [f"{word}{index}" for index, word in enumerate(before)]  # no word of it twice
+    found = SCORERS["degeneration"](
+        Example(EVERYTHING, " ".join([*lead, *phrase * repeats, "end of it"]))
+    )
+    assert (found.reason or "").startswith("loop") == looped

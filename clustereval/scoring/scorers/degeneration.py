@@ -6,6 +6,8 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from itertools import groupby
+from operator import eq
 from typing import Any, Final
 
 from clustereval.scoring.scorer import RIGHT, Example, Score, scorer, wrong
@@ -104,14 +106,24 @@ def _problem(text: str) -> str | None:
 
 def _loop(tokens: list[str]) -> str | None:
     """A phrase that follows upon itself for long enough, or None."""
-    # Words of a loop have all occurred before: texts with few such words need no search.
-    if len(tokens) - len(set(tokens)) < LOOP_WORDS - LOOP_PERIOD:
+    # Every word of a loop was there a period before: few texts have such a stretch to search.
+    last: dict[str, int] = {}
+    stretch = longest = 0
+    for index, token in enumerate(tokens):
+        stretch = stretch + 1 if index - last.get(token, -LOOP_WORDS) <= LOOP_PERIOD else 0
+        longest = max(longest, stretch)
+        last[token] = index
+    if longest < LOOP_WORDS - LOOP_PERIOD:
         return None
     for period in range(1, LOOP_PERIOD + 1):
-        same = 0
         needed = max(LOOP_WORDS, period * LOOP_REPEATS) - period
-        for index in range(period, len(tokens)):
-            same = same + 1 if tokens[index] == tokens[index - period] else 0
-            if same >= needed:
-                return " ".join(tokens[index - period + 1 : index + 1])
+        later = tokens[period:]
+        if sum(map(eq, later, tokens)) < needed:
+            continue
+        end = 0  # of the run of words that equal the one a period before
+        for repeated, run in groupby(map(eq, later, tokens)):
+            length = sum(1 for _ in run)
+            end += length
+            if repeated and length >= needed:
+                return " ".join(tokens[end : end + period])
     return None

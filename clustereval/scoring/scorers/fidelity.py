@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect
 from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, pairwise
 
 from clustereval.scoring.scorer import RIGHT, Answer, Example, Score, scorer
 
@@ -18,12 +22,8 @@ def fidelity(example: Example) -> Score:
     """
     if not example.idle_answers:
         return Score(None, "no other idle answer to this prompt")
-    equal = sum(idle == example.answer for idle in example.idle_answers)
-    if equal == len(example.idle_answers):
-        return RIGHT
-    return Score(
-        equal / len(example.idle_answers), f"equals {equal} of {len(example.idle_answers)}"
-    )
+    equal, idle = example.idle_answers.count(example.answer), len(example.idle_answers)
+    return RIGHT if equal == idle else Score(equal / idle, f"equals {equal} of {idle}")
 
 
 @scorer("fidelity_prefix", "1", needs_idle=True)
@@ -36,12 +36,15 @@ def fidelity_prefix(example: Example) -> Score:
     if not example.idle_answers:
         return Score(None, "no other idle answer to this prompt")
     own = _written(example.answer)
+    idle = _in_order(example.idle_answers)
     total, first = 0.0, len(own)
-    for idle, count in Counter(example.idle_answers).items():
-        share, position = _shared(own, _written(idle))
-        total += share * count
-        if share < 1.0:
-            first = min(first, position)
+    for text, count, shared in zip(idle.texts, idle.counts, _shared(own, idle), strict=True):
+        longest = max(len(own), len(text))
+        if shared == longest:
+            total += count
+        else:
+            total += count * shared / longest
+            first = min(first, shared)
     if total == len(example.idle_answers):
         return RIGHT
     return Score(total / len(example.idle_answers), f"first divergence at character {first}")
@@ -59,11 +62,45 @@ def _written(answer: Answer) -> str:
     )
 
 
-def _shared(a: str, b: str) -> tuple[float, int]:
-    """Length of the common prefix as a share of the longer text, and as a number of characters."""
-    longest = max(len(a), len(b))
-    if a == b:
-        return 1.0, longest
+@dataclass(frozen=True)
+class _Ordered:
+    """Texts in order, how often each was given, and the prefix that each shares with the next."""
+
+    texts: list[str]
+    counts: list[int]
+    shared: list[int]
+
+
+@lru_cache(maxsize=1024)
+def _in_order(idle: tuple[Answer, ...]) -> _Ordered:
+    counts = Counter(idle)
+    given = sorted((_written(answer), count) for answer, count in counts.items())
+    texts = [text for text, _ in given]
+    return _Ordered(
+        texts, [count for _, count in given], [_prefix(a, b) for a, b in pairwise(texts)]
+    )
+
+
+def _shared(own: str, idle: _Ordered) -> list[int]:
+    """The length of the prefix that each text shares with ``own``.
+
+    In order, texts share the less with ``own`` the farther they lie from its place: with the
+    next one, what is shared with this one and between the two. So only its neighbours are read.
+    """
+    texts, place = idle.texts, bisect(idle.texts, own)
+    before: list[int] = []
+    after: list[int] = []
+    if place > 0:
+        start = _prefix(own, texts[place - 1])
+        before.extend(accumulate(reversed(idle.shared[: place - 1]), min, initial=start))
+    if place < len(texts):
+        after.extend(accumulate(idle.shared[place:], min, initial=_prefix(own, texts[place])))
+    return before[::-1] + after
+
+
+@lru_cache(maxsize=65536)
+def _prefix(a: str, b: str) -> int:
+    """Length of the common prefix, by halving."""
     low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
@@ -71,4 +108,4 @@ def _shared(a: str, b: str) -> tuple[float, int]:
             low = middle
         else:
             high = middle - 1
-    return low / longest, low
+    return low
