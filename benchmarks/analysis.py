@@ -49,12 +49,12 @@ def make(folder: Path, rows: int) -> None:
 
     from clustereval.core.columns import REQUESTS
     from clustereval.core.prompts import read_prompts
-    from serve_apps.simulated.prompts import default_prompt_files
+    from clustereval.core.shipped import golden_prompt_files
     from tests.support.ideal import ideal_answer
     from tests.support.synthetic import Effects, synthetic_run
 
     effects = Effects(flip=0.01, saturation={"scaling": 0.1}, error_ratio=0.002, scale_up_s=20.0)
-    prompts = read_prompts(*default_prompt_files())
+    prompts = read_prompts(*golden_prompt_files())
     run = synthetic_run(
         folder, prompts=prompts, rows=rows, replicas=4, effects=effects, rubrics=RUBRICS
     )

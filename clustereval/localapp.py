@@ -22,8 +22,8 @@ from typing import Any, Self
 import clustereval
 from clustereval.core.errors import LocalAppError
 from clustereval.core.processes import MARKER, end_marked
+from clustereval.core.shipped import golden_prompt_files
 from serve_apps.registry import find_app
-from serve_apps.simulated.prompts import default_prompt_files
 
 STOP_S = 15.0
 SOCKET_PATH_ROOM = 24
@@ -95,7 +95,7 @@ class LocalApp:
             _require_free(port)
         marker = uuid.uuid4().hex
         temp = _temporary_directory()
-        files = default_prompt_files() if prompt_files is None else prompt_files
+        files = golden_prompt_files() if prompt_files is None else prompt_files
         launch = {
             "temp_dir": str(temp / "ray"),
             "parent": os.getpid(),

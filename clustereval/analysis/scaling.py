@@ -39,8 +39,8 @@ def rises(cluster: pd.DataFrame) -> list[Rise] | None:
     found: list[Rise] = []
     sampled = False
     for _, samples in cluster.groupby(cluster["deployment"].fillna("")):
-        target = _series(samples, "target_replicas")
-        running = _series(samples, "replicas_running")
+        target = series_of(samples, "target_replicas")
+        running = series_of(samples, "replicas_running")
         if target is None or running is None:
             continue
         sampled = True
@@ -48,7 +48,7 @@ def rises(cluster: pd.DataFrame) -> list[Rise] | None:
     return found if sampled else None
 
 
-def _series(samples: pd.DataFrame, metric: str) -> pd.Series | None:
+def series_of(samples: pd.DataFrame, metric: str) -> pd.Series | None:
     """One metric of a deployment over time, from the source that sampled it most."""
     mine = samples[(samples["metric"] == metric) & samples["value"].notna()]
     if mine.empty:

@@ -66,6 +66,11 @@ class AutoscalingLag(Contrast):
     quantile: Quantile = 0.95
     error_margin: Margin = 0.02
     truncation_margin: Margin = 0.03
+    demand_s: Seconds = Field(
+        60.0,
+        description="from when more requests were in flight than the autoscaler's target is for, "
+        "to the target's rise",
+    )
     scale_up_s: Seconds = Field(60.0, description="from the target's rise to a ready replica")
 
 

@@ -212,6 +212,7 @@ CLUSTER_METRICS: Final[dict[str, ClusterMetric]] = {
     "target_ongoing_requests": ClusterMetric(
         "gauge", "requests", "the deployment's autoscaling target, requests per replica"
     ),
+    "max_replicas": ClusterMetric("gauge", "replicas", "as many as the autoscaler may ask for"),
     "replica_state": ClusterMetric(
         "gauge", "1", "1 while the replica is in the state that `label` names"
     ),

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
+
+RECORDS_FILE: Final = "records.jsonl"
+COUNTS_FILE: Final = "counts.jsonl"
+FOR_SMALL_MODEL: Final = (RECORDS_FILE, COUNTS_FILE)
+"""Shipped prompts that are not of the golden set: what the small model of the vLLM app knows."""
 
 
 def scenarios_dir() -> Path:
@@ -10,3 +16,9 @@ def scenarios_dir() -> Path:
     package = Path(__file__).parents[1]
     installed = package / "_shipped" / "scenarios"
     return installed if installed.is_dir() else package.parent / "scenarios"
+
+
+def golden_prompt_files() -> list[Path]:
+    """The golden set that ships with the scenarios."""
+    files = sorted((scenarios_dir() / "prompts").glob("*.jsonl"))
+    return [path for path in files if path.name not in FOR_SMALL_MODEL]

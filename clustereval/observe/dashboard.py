@@ -54,11 +54,18 @@ class DeploymentState(_Lenient):
     @property
     def target_ongoing_requests(self) -> float | None:
         """The autoscaler's target per replica; null where it does not scale, or has none."""
+        value = self._autoscaling("target_ongoing_requests")
+        return value if value is not None and 0 < value < UNBOUNDED_REQUESTS else None
+
+    @property
+    def max_replicas(self) -> float | None:
+        """As many as the autoscaler may ask for; null where it does not scale."""
+        return self._autoscaling("max_replicas")
+
+    def _autoscaling(self, name: str) -> float | None:
         config = self.deployment_config.get("autoscaling_config")
-        value = config.get("target_ongoing_requests") if isinstance(config, dict) else None
-        if not isinstance(value, int | float) or not 0 < value < UNBOUNDED_REQUESTS:
-            return None
-        return float(value)
+        value = config.get(name) if isinstance(config, dict) else None
+        return float(value) if isinstance(value, int | float) else None
 
     @property
     def access_log(self) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from clustereval.core.concurrency import InFlight
 from clustereval.core.scenario import Scenario, TrafficEdges
 
 NOISE_LEVEL: Final = 0.01
@@ -52,13 +53,17 @@ def traffic_patterns(
     target = edges.target_ongoing_requests or target_ongoing_requests
     durations = {phase.name: phase.duration_s for phase in scenario.phases}
     due = frame["due_s"].to_numpy(dtype=float)
-    load = _Load(frame)
+    inside = InFlight(frame["sent_s"].to_numpy(float), frame["end_s"].to_numpy(float))
+    count = frame["replica_count"].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
     pattern = np.full(len(frame), "steady", dtype=object)
     for phase, rows in frame.groupby("phase", sort=False).indices.items():
         for window in _windows(due, np.asarray(rows), durations.get(str(phase)), edges.window_s):
             if _is_burst(due[window.rows], window.length_s, edges):
                 pattern[window.rows] = "burst"
-            elif target and _utilization(load, window, target) >= edges.sustained_utilization:
+            elif (
+                target
+                and _utilization(inside, window, count, target) >= edges.sustained_utilization
+            ):
                 pattern[window.rows] = "sustained"
     return pd.Series(pattern, index=frame.index, dtype="string")
 
@@ -98,34 +103,11 @@ def _is_burst(due_s: np.ndarray, length_s: float, edges: TrafficEdges) -> bool:
     return bool(len(ordered) * stats.poisson.sf(peak - 2, mean) < NOISE_LEVEL)
 
 
-class _Load:
-    """Requests in the cluster over time, from when each was sent and when it ended."""
-
-    def __init__(self, frame: pd.DataFrame):
-        known = frame["sent_s"].notna() & frame["end_s"].notna()
-        self._sent = np.sort(frame.loc[known, "sent_s"].to_numpy(dtype=float))
-        self._end = np.sort(frame.loc[known, "end_s"].to_numpy(dtype=float))
-        # ∫ over [a, b] of the number inside = Σ overlaps, by prefix sums of the sorted times.
-        self._sent_sum = np.concatenate([[0.0], np.cumsum(self._sent)])
-        self._end_sum = np.concatenate([[0.0], np.cumsum(self._end)])
-        self.replica_count = (
-            frame["replica_count"].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
-        )
-
-    def request_seconds(self, start_s: float, end_s: float) -> float:
-        return self._until(end_s) - self._until(start_s)
-
-    def _until(self, t: float) -> float:
-        """∫ of the number of requests inside, from the beginning to ``t``."""
-        begun = np.searchsorted(self._sent, t)
-        ended = np.searchsorted(self._end, t)
-        return float(t * begun - self._sent_sum[begun] - (t * ended - self._end_sum[ended]))
-
-
-def _utilization(load: _Load, window: Window, target: float) -> float:
-    counts = load.replica_count[window.rows]
+def _utilization(
+    inside: InFlight, window: Window, replica_count: np.ndarray, target: float
+) -> float:
+    counts = replica_count[window.rows]
     counts = counts[np.isfinite(counts) & (counts > 0)]
     if not len(counts):
         return 0.0
-    inside = load.request_seconds(window.start_s, window.end_s) / window.length_s
-    return float(inside / (counts.mean() * target))
+    return float(inside.mean(window.start_s, window.end_s) / (counts.mean() * target))

@@ -183,6 +183,7 @@ class ClusterSampler:
         }
         values["target_replicas"] = deployment.target_num_replicas
         values["target_ongoing_requests"] = deployment.target_ongoing_requests
+        values["max_replicas"] = deployment.max_replicas
         role = {"ingress": app.is_ingress(deployment.name), "leaf": app.is_leaf(deployment.name)}
         rows: list[dict[str, Any]] = [
             {**name, **role, "metric": metric, "value": float(value)}

@@ -1,6 +1,6 @@
 """The golden set: synthetic prompts with exactly known answers, drawn from one seed.
 
-256 prompts in six files, and 256 in :data:`RECORDS_FILE` apart, for a model that knows little.
+256 prompts in six files, and others apart, for a model that knows little.
 
 Of the six files: 128 of them stand in 16 prefix groups of eight, whose common part is more
 than 85% of the prompt (a document and eight questions about it; a service's tools and eight
@@ -17,15 +17,15 @@ from typing import Any
 
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
 from clustereval.core.seeds import substream
+from clustereval.core.shipped import COUNTS_FILE, RECORDS_FILE
 from scenarios.golden.documents import document, spread
 from scenarios.golden.families import BUILDERS, place, place_own
 from scenarios.golden.fields import pick
-from scenarios.golden.records import record_prompts
+from scenarios.golden.records import count_prompts, record_prompts
 from scenarios.golden.subjects import SUBJECTS, Subject
 from scenarios.golden.tools import SERVICES, tool_prompt
 
 SEED = 20260101
-RECORDS_FILE = "records.jsonl"
 GROUP_CHARS, LISTED_CHARS, MEDIUM_CHARS = 1100, 850, 3900
 """Lengths of documents; a token is about four characters."""
 LONG_CHARS = (8000, 8400, 9000, 10000, 12000, 15000, 21000)
@@ -60,13 +60,14 @@ POLICY = (
 
 
 def golden_files(seed: int = SEED) -> dict[str, list[Prompt]]:
-    """File name → its prompts. Each family's file, conversations, long contexts, and records."""
+    """File name → its prompts. By family, conversations, long contexts, records, counts."""
     files: dict[str, list[Prompt]] = {f"{family}.jsonl": [] for family in (*BUILDERS, "tool_call")}
     for prompt in (*_groups(seed), *_half_shared(seed), *_single(seed)):
         files[f"{prompt.family}.jsonl"].append(prompt)
     files["sessions.jsonl"] = list(_sessions(seed))
     files["long.jsonl"] = list(_long(seed))
     files[RECORDS_FILE] = record_prompts(seed)
+    files[COUNTS_FILE] = count_prompts(seed)
     return files
 
 

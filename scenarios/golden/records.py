@@ -1,16 +1,20 @@
-"""``records.jsonl``: 256 prompts that the small model of ``serve_apps/vllm`` can answer itself.
+"""``records.jsonl`` and ``counts.jsonl``: what the small model of ``serve_apps/vllm`` can answer.
 
 The other files ask for more than a model of a million parameters knows. These ask for one thing,
 finding facts on a sheet (:mod:`~scenarios.golden.registers`), and for the answer in the golden
-set's forms: as text, as a JSON object, as a tool call. 192 of them stand in 24 groups of eight
+set's forms: as text, as a JSON object, as a tool call. 192 of the 256 stand in 24 groups of eight
 that share a sheet, 24 in four groups whose sheet is three quarters of the prompt, 18 are turns of
-six conversations, 22 share nothing; from 4 to 40 records.
+six conversations, 22 share nothing; from 4 to 40 records of a sheet.
+
+Their answers have a dozen tokens at most: an engine is done with such a request as soon as it has
+read it. The 64 counts ask for a number of the sheet and for all that follow it, 21 to 81 tokens,
+during which a request holds its place in the batch.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,16 +26,21 @@ from scenarios.golden.documents import spread
 from scenarios.golden.fields import between, pick
 from scenarios.golden.registers import REGISTERS, Register, Sheet, sheet
 
-Family = Literal["qa", "json", "tool_call"]
+Family = Literal["qa", "json", "tool_call", "count"]
 FAMILIES: tuple[Family, ...] = ("qa", "json", "tool_call")
+"""Of ``records.jsonl``; ``counts.jsonl`` is of the fourth alone."""
 
 RULES = {
     "qa": "Answer with the value alone.",
     "json": "Answer with a JSON object.",
     "tool_call": "Answer with one call of a tool.",
+    "count": "Answer with the numbers alone.",
     "mixed": "Answer in the form asked for.",
 }
 _QA_ASKS = ("{key} {field}?", "{key}: what is the {field}?")
+_COUNT_ASKS = ("{key}: count from {field} to {stop}.", "{key} {field}, then on to {stop}.")
+COUNT_STEPS = (20, 80)
+"""How far a count goes."""
 _JSON_ASKS = ("{key} as JSON: {fields}.", "{key}: give {fields} as JSON.")
 
 GROUP_RECORDS = (16, 16, 18, 18, 20, 20, 24, 32)
@@ -74,7 +83,9 @@ class Question:
             return Reference(tool_call=ExpectedCall(name=self.tool, arguments=arguments))
         if self.family == "json":
             return Reference(json_value=self.value, json_schema=facts.register.schema(self.facts))
-        return Reference(answers=[self.text], context=facts.text)
+        # What is counted does not stand in the sheet.
+        context = None if self.family == "count" else facts.text
+        return Reference(answers=[self.text], context=context)
 
 
 def compact(value: Any) -> str:
@@ -105,10 +116,21 @@ def _tool_call(rng: np.random.Generator, facts: Sheet, key: str) -> Question:
     return Question("tool_call", key, ask, action.fields, arguments, tool=action.name)
 
 
+def _count(rng: np.random.Generator, facts: Sheet, key: str) -> Question:
+    (field, start), *_ = [
+        (name, value) for name, (_, value) in facts.facts[key].items() if isinstance(value, int)
+    ]
+    stop = start + between(rng, *COUNT_STEPS)
+    ask = pick(rng, _COUNT_ASKS).format(key=key, field=field, stop=stop)
+    text = " ".join(map(str, range(start, stop + 1)))
+    return Question("count", key, ask, (field,), {field: start}, text=text)
+
+
 _BUILDERS: dict[Family, Callable[[np.random.Generator, Sheet, str], Question]] = {
     "qa": _qa,
     "json": _json,
     "tool_call": _tool_call,
+    "count": _count,
 }
 
 
@@ -124,7 +146,17 @@ def system_message(facts: Sheet, rule: str) -> str:
 
 def record_prompts(seed: int) -> list[Prompt]:
     """The prompts of ``records.jsonl``, all different."""
-    return [*_groups(seed), *_half_shared(seed), *_sessions(seed), *_single(seed)]
+    return [
+        *_groups(seed, FAMILIES),
+        *_half_shared(seed),
+        *_sessions(seed),
+        *_single(seed),
+    ]
+
+
+def count_prompts(seed: int) -> list[Prompt]:
+    """The prompts of ``counts.jsonl``, all different."""
+    return list(_groups(seed, ("count",)))
 
 
 def _questions(
@@ -167,9 +199,9 @@ def _register(number: int) -> Register:
     return REGISTERS[number % len(REGISTERS)]
 
 
-def _groups(seed: int) -> Iterator[Prompt]:
+def _groups(seed: int, families: Sequence[Family]) -> Iterator[Prompt]:
     """Eight questions to each shared sheet."""
-    for family in FAMILIES:
+    for family in families:
         for number, records in enumerate(GROUP_RECORDS):
             name = f"{family}-{_register(number).name}-{number}"
             rng = substream(seed, "records", name)

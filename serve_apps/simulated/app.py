@@ -96,7 +96,7 @@ def build(options: Options) -> serve.Application:
             target_ongoing_requests=app.target_ongoing_requests,
             metrics_interval_s=app.metrics_interval_s,
             look_back_period_s=app.look_back_period_s,
-            upscale_delay_s=app.upscale_delay_s,
+            upscale_delay_s=Faults(options.faults).upscale_delay_s(app.upscale_delay_s),
             downscale_delay_s=app.downscale_delay_s,
         ),
         request_router_config=RequestRouterConfig(

@@ -51,6 +51,13 @@ FAULTS: Final = catalogue(
         "replicas beyond the initial ones take so long to become ready",
     ),
     Fault(
+        "late_autoscaler",
+        60.0,
+        "seconds",
+        "autoscaling_lag",
+        "the autoscaler's target rises only after demand has been high for so long",
+    ),
+    Fault(
         "tenant_starvation",
         4.0,
         "seconds",
@@ -130,6 +137,10 @@ class Faults:
         """How much longer this replica takes to start: only those that scaling added."""
         is_new = self.rank is not None and self.rank >= initial_replicas
         return self.strengths.get("slow_start", 0.0) if is_new else 0.0
+
+    def upscale_delay_s(self, usual_s: float) -> float:
+        """How long demand must be high before the autoscaler asks for more replicas."""
+        return self.strengths.get("late_autoscaler", usual_s)
 
     def hold_s(self, tenant: str, counts: Mapping[str, int], in_flight: int) -> float:
         """How long to hold a request back, by how many requests each tenant has sent so far."""

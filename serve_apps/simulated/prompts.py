@@ -1,23 +1,12 @@
-"""Where the golden set is, and how big a KV cache it would fill."""
+"""How big a KV cache the prompts would fill."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from clustereval.core.prompts import Prompt
-from clustereval.core.shipped import scenarios_dir
 from serve_apps.simulated.settings import EngineSettings
 from serve_apps.simulated.tokens import block_hashes, render, tokenize
-
-
-def default_prompt_files() -> list[Path]:
-    """The golden set that ships with the scenarios.
-
-    Not the records, which are for a model that knows little: they would enlarge the KV cache.
-    """
-    files = sorted((scenarios_dir() / "prompts").glob("*.jsonl"))
-    return [path for path in files if path.name != "records.jsonl"]
 
 
 def working_set_blocks(prompts: Iterable[Prompt], block_tokens: int) -> int:

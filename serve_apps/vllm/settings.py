@@ -108,8 +108,8 @@ CPU_ENVIRONMENT: Final = {
     "OMP_NUM_THREADS": "1",
 }
 LOCAL_ENVIRONMENT: Final = {
-    # vLLM leaves the sockets between its processes behind, in /tmp unless told otherwise.
-    "VLLM_RPC_BASE_PATH": "{temp_dir}",
+    # vLLM leaves sockets and folders behind, in /tmp unless told otherwise.
+    "TMPDIR": "{temp_dir}",
     # Else every idle worker that Ray starts in advance imports all of vLLM, for nothing.
     "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",
 }

@@ -98,11 +98,18 @@ class Planted:
     fault: str
     named: Callable[[Finding, Result], bool]
     strength: float | None = None
+    metric: str | None = None
+    """One of the findings is of this metric."""
 
 
 SKEW = Planted("replica_skew", skewed_replica)
 CACHE_MISS = Planted("cache_miss", low_cache)
 SLOW_START = Planted("slow_start", of_metric("scale_up_s"), 30.0)
+LATE = Planted(
+    "late_autoscaler",
+    lambda finding, result: finding.metric == "demand_s" or saturated(finding, result),
+    metric="demand_s",
+)
 STARVATION = Planted("tenant_starvation", small_tenant)
 RACE = Planted("race", of_metric("harmful_divergence"))
 # On a slow machine an answer without end may time out before it is cut.
@@ -116,7 +123,7 @@ REPETITION = Planted("repetition", of_metric("harmful_divergence", "truncated", 
         [CACHE_MISS, STARVATION],
         [Planted("saturation", saturated)],
         [RACE],
-        [REPETITION],
+        [REPETITION, LATE],
         [Planted("errors", of_metric("failed"))],
         [Planted("stalls", saturated)],
     ],
@@ -137,6 +144,7 @@ def test_each_planted_fault_is_failed_by_its_own_check(
         found = worse(result, FAULTS[one.fault].failed_by)
         assert found, [c.sentence for c in result.findings.checks]
         assert all(one.named(finding, result) for finding in found), [f.sentence for f in found]
-        assert all(finding.evidence for finding in found if finding.metric != "scale_up_s")
+        assert one.metric is None or one.metric in {finding.metric for finding in found}
+        assert all(f.evidence for f in found if f.metric not in ("scale_up_s", "demand_s"))
     rows = result.run.requests
     assert len(rows) == len(result.run.plan)

@@ -34,7 +34,9 @@ def _state(*replicas: dict[str, Any], dead: tuple[dict[str, Any], ...] = ()) -> 
     deployment = {
         "name": "D",
         "target_num_replicas": 3,
-        "deployment_config": {"autoscaling_config": {"target_ongoing_requests": 4.0}},
+        "deployment_config": {
+            "autoscaling_config": {"target_ongoing_requests": 4.0, "max_replicas": 6}
+        },
         "replicas": list(replicas),
         "recent_dead_replicas": list(dead),
     }
@@ -222,6 +224,7 @@ def test_serve_llms_default_target_is_no_target() -> None:
     config["autoscaling_config"]["target_ongoing_requests"] = 1e9
     deployment = ServeState.model_validate(data).applications["a"].deployments["D"]
     assert deployment.target_ongoing_requests is None
+    assert deployment.max_replicas == 6
 
 
 METRICS = """

@@ -17,15 +17,14 @@ from clustereval.core.prompts import (
     Instruction,
     Message,
     Prompt,
-    PromptLibrary,
     Reference,
     read_prompts,
 )
+from clustereval.core.shipped import COUNTS_FILE, RECORDS_FILE, golden_prompt_files
 from clustereval.scoring import Example, Scorer, ToolCall
 from clustereval.scoring.registry import GROUP
 from clustereval.scoring.scorers import BUILT_IN
 from clustereval.scoring.scorers.instructions import KINDS
-from scenarios.golden import RECORDS_FILE
 from tests.support.ideal import ideal_answer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,8 +97,7 @@ def test_the_golden_set_is_as_documented() -> None:
     counts = {path.name: len(read_prompts(path)) for path in folder.glob("*.jsonl")}
     (table,) = [t for t in tables(PROMPTS) if t[0][0] == "file"]
     assert {row[0].strip("`"): int(row[1]) for row in table[1:]} == counts
-    files = [path for path in folder.glob("*.jsonl") if path.name != RECORDS_FILE]
-    golden = PromptLibrary(prompt for path in files for prompt in read_prompts(path))
+    golden = read_prompts(*golden_prompt_files())
     flat = " ".join(PROMPTS.split())
     assert f"holds {len(golden)} synthetic prompts" in flat
     for family, count in Counter(prompt.family for prompt in golden).items():
@@ -111,6 +109,7 @@ def test_the_golden_set_is_as_documented() -> None:
     records = Counter(prompt.family for prompt in read_prompts(folder / RECORDS_FILE))
     said = ", ".join(f"{count} `{family}`" for family, count in records.items())
     assert f"holds {records.total()} prompts of another kind: {said}" in flat
+    assert f"`{COUNTS_FILE}` holds {len(read_prompts(folder / COUNTS_FILE))} more" in flat
 
 
 def needs(scorer: Scorer) -> str:

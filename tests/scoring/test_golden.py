@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from clustereval.core.prompts import Prompt, PromptLibrary, read_prompts
+from clustereval.core.shipped import golden_prompt_files
 from clustereval.scoring import Example, ToolCall
 from clustereval.scoring.scorers import BUILT_IN
-from scenarios.golden import RECORDS_FILE as RECORDS
 from scenarios.golden import SEED, golden_files, write_golden
 from tests.support.ideal import ideal_answer
 
@@ -23,7 +23,7 @@ FORMAL = {"degeneration", "truncation"}
 
 @pytest.fixture(scope="module")
 def golden() -> PromptLibrary:
-    return read_prompts(*(path for path in sorted(SHIPPED.glob("*.jsonl")) if path.name != RECORDS))
+    return read_prompts(*golden_prompt_files())
 
 
 def rendered(prompt: Prompt) -> str:

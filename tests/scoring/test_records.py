@@ -1,4 +1,4 @@
-"""``records.jsonl``: prompts for a small model, right by the scorers, with prefixes to reuse."""
+"""``records.jsonl`` and ``counts.jsonl``: right by the scorers, with prefixes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ import pytest
 
 from clustereval.core.prompts import Prompt, PromptLibrary, read_prompts
 from clustereval.core.seeds import substream
+from clustereval.core.shipped import COUNTS_FILE, RECORDS_FILE
 from clustereval.scoring import Example, ToolCall
 from clustereval.scoring.scorers import BUILT_IN
 from clustereval.scoring.scorers.correct import correct
-from scenarios.golden import RECORDS_FILE, SEED
-from scenarios.golden.records import FAMILIES, question, record_prompts
+from scenarios.golden import SEED
+from scenarios.golden.records import FAMILIES, count_prompts, question, record_prompts
 from scenarios.golden.registers import REGISTERS, sheet
 from tests.support.ideal import ideal_answer
 
-SHIPPED = Path(__file__).resolve().parents[2] / "scenarios" / "prompts" / RECORDS_FILE
+PROMPTS = Path(__file__).resolve().parents[2] / "scenarios" / "prompts"
 
 
 @pytest.fixture(scope="module")
 def records() -> PromptLibrary:
-    return read_prompts(SHIPPED)
+    return read_prompts(PROMPTS / RECORDS_FILE)
+
+
+@pytest.fixture(scope="module")
+def counts() -> PromptLibrary:
+    return read_prompts(PROMPTS / COUNTS_FILE)
 
 
 def rendered(prompt: Prompt) -> str:
@@ -48,6 +54,23 @@ def test_the_set_has_the_promised_shape(records: PromptLibrary) -> None:
         assert (prompt.tools is not None) == (prompt.family == "tool_call"), prompt.id
         assert prompt.response_format is None, prompt.id
     assert len({prompt.session_id for prompt in prompts if prompt.session_id}) == 6
+
+
+def test_counts_have_long_answers(counts: PromptLibrary) -> None:
+    """64 different prompts in groups of 8, whose right answers have 21 to 81 numbers in a row."""
+    prompts = list(counts)
+    assert len({rendered(prompt) for prompt in prompts}) == len(prompts) == 64
+    assert set(Counter(prompt.prefix_group for prompt in prompts).values()) == {8}
+    lengths = []
+    for prompt in prompts:
+        (answer,) = prompt.reference.answers or []
+        numbers = [int(number) for number in answer.split(" ")]
+        assert numbers == list(range(numbers[0], numbers[-1] + 1)), prompt.id
+        assert f" {numbers[-1]}." in prompt.messages[-1].content, prompt.id
+        lengths.append(len(numbers))
+    assert min(lengths) >= 21
+    assert max(lengths) <= 81
+    assert sum(lengths) / len(lengths) > 40
 
 
 def test_sheets_have_4_to_40_records(records: PromptLibrary) -> None:
@@ -84,14 +107,14 @@ def test_most_prompts_share_most_of_their_prefix(records: PromptLibrary) -> None
 @pytest.mark.parametrize("seed", [SEED, 3, 4])
 def test_the_ideal_answer_is_right_by_every_scorer(seed: int) -> None:
     """Each prompt's ideal answer scores 1 with every scorer that applies, whatever the seed."""
-    for prompt in record_prompts(seed):
+    for prompt in (*record_prompts(seed), *count_prompts(seed)):
         right = example(prompt, *ideal_answer(prompt))
         for scorer in BUILT_IN:
             if scorer.applies_to(prompt) and not scorer.needs_idle:
                 assert scorer(right).value == 1.0, (prompt.id, scorer.name, scorer(right))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "count"])
 def test_what_a_question_calls_its_answer_is_right(family: Any) -> None:
     """The answer that training teaches is what `correct` asks for."""
     rng = substream(11, "test", family)
@@ -112,10 +135,10 @@ def test_what_a_question_calls_its_answer_is_right(family: Any) -> None:
             assert score.value == 1.0, (drawn, score)
 
 
-def test_another_prompt_s_answer_is_wrong(records: PromptLibrary) -> None:
+def test_another_prompt_s_answer_is_wrong(records: PromptLibrary, counts: PromptLibrary) -> None:
     """Within a group that shares a sheet no prompt is answered right by another's answer."""
     groups: dict[str, list[Prompt]] = defaultdict(list)
-    for prompt in records:
+    for prompt in (*records, *counts):
         if prompt.prefix_group and "-more-" not in prompt.prefix_group:
             groups[prompt.prefix_group].append(prompt)
     for group in groups.values():

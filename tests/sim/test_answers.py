@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustereval.core.prompts import Message, Prompt, Reference
+from clustereval.core.shipped import golden_prompt_files
 from serve_apps.simulated.answers import AnswerBook, message_key, right_answer, wrong_answer
-from serve_apps.simulated.prompts import default_prompt_files, working_set_blocks
+from serve_apps.simulated.prompts import working_set_blocks
 from serve_apps.simulated.tokens import block_hashes, chance, tokenize
 from tests.sim.virtual import prompts
 
@@ -123,4 +124,4 @@ def test_the_working_set_counts_shared_prefixes_once() -> None:
         for p in prompts(2)
     ]
     assert working_set_blocks(shared, 16) < 1.1 * working_set_blocks(shared[:1], 16)
-    assert all(path.suffix == ".jsonl" for path in default_prompt_files())
+    assert all(path.suffix == ".jsonl" for path in golden_prompt_files())

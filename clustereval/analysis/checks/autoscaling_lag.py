@@ -1,11 +1,11 @@
-"""Saturated and scaling with idle, and how long a new replica takes."""
+"""Saturated and scaling with idle, and how long the autoscaler and a new replica take."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from clustereval.analysis import contrasts, latency, rates, scaling, wording
+from clustereval.analysis import contrasts, demand, latency, rates, scaling, wording
 from clustereval.analysis.checks.base import (
     NotObserved,
     Side,
@@ -47,7 +47,11 @@ class AutoscalingLagCheck:
             mask = frames.traffic & frames.where(saturation_bucket=name)
             side = Side(mask, {"saturation_bucket": name}, f"a {name} replica")
             drafts += self._bucket(frames, settings, side, idle)
-        return [*drafts, scaling.draft_of(self.name, rises, settings.scale_up_s)]
+        return [
+            *drafts,
+            demand.draft_of(self.name, demand.unmet(frames), settings.demand_s),
+            scaling.draft_of(self.name, rises, settings.scale_up_s),
+        ]
 
     def _bucket(
         self, frames: Frames, settings: AutoscalingLag, side: Side, idle: Side

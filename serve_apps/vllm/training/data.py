@@ -19,6 +19,7 @@ from scenarios.golden.records import (
     FAMILIES,
     RULES,
     Family,
+    count_prompts,
     question,
     record_prompts,
     system_message,
@@ -28,7 +29,9 @@ from serve_apps.vllm.training.chat import BEGIN, signature, turn
 
 TRAINING_SEED = 7_000_000
 HELD_OUT_SEEDS = (8_000_001, 8_000_002, 8_000_003, 8_000_004)
-"""Each gives a set of prompts of the same make-up as ``records.jsonl``."""
+"""Each gives a set of prompts of the same make-up as those that ship."""
+COUNTS_SHARE = 0.12
+"""Of the questions: their answers are several times as long as all the others'."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,15 @@ class Recipe:
     questions: int = 4
 
 
+def asked(seed: int) -> list[Prompt]:
+    """All prompts of a seed that the model is for."""
+    return [*record_prompts(seed), *count_prompts(seed)]
+
+
 @lru_cache(maxsize=1)
 def shipped_sheets() -> frozenset[str]:
     """The facts of every prompt that ships, as one text each."""
-    return frozenset(_sheet_text(prompt) for prompt in record_prompts(SHIPPED_SEED))
+    return frozenset(_sheet_text(prompt) for prompt in asked(SHIPPED_SEED))
 
 
 def held_out(*seeds: int) -> list[Prompt]:
@@ -65,7 +73,7 @@ def held_out(*seeds: int) -> list[Prompt]:
     prompts = [
         prompt.model_copy(update={"id": f"{prompt.id}-{seed}"})
         for seed in seeds
-        for prompt in record_prompts(seed)
+        for prompt in asked(seed)
     ]
     assert not any(_sheet_text(prompt) in shipped for prompt in prompts)
     return prompts
@@ -92,7 +100,7 @@ def conversation(rng: np.random.Generator, records: int, recipe: Recipe) -> str:
     )
     with_tools = rng.random() < 0.4
     families: tuple[Family, ...] = FAMILIES if with_tools else ("qa", "json")
-    family = pick(rng, families)
+    family = _family(rng, families)
     mixed = rng.random() < 0.5
     parts = [BEGIN]
     if with_tools:
@@ -106,12 +114,16 @@ def conversation(rng: np.random.Generator, records: int, recipe: Recipe) -> str:
     if recipe.restated:
         parts.append(turn("system", _restated(rng, facts)))
     for _ in range(recipe.questions):
-        drawn = question(rng, known, pick(rng, families) if mixed else family)
+        drawn = question(rng, known, _family(rng, families) if mixed else family)
         parts += [turn("user", own + drawn.ask), turn("assistant", drawn.answer)]
         own = ""
         if drawn.family == "tool_call" and rng.random() < 0.5:
             parts.append(turn("tool", "done"))
     return "".join(parts)
+
+
+def _family(rng: np.random.Generator, families: tuple[Family, ...]) -> Family:
+    return "count" if rng.random() < COUNTS_SHARE else pick(rng, families)
 
 
 def _restated(rng: np.random.Generator, facts: Sheet) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 REQUIRED: Final = 0.98
-MOST_NEW_TOKENS: Final = 64
+MOST_NEW_TOKENS: Final = 96
 BATCH: Final = 32
 _CALL = re.compile(re.escape(TOOL_CALL[0]) + "(.*?)" + re.escape(TOOL_CALL[1]), re.DOTALL)
 
