@@ -251,9 +251,11 @@ def note_unknown_prompts(run: Run, app: App, progress: Progress) -> None:
         for files in run.manifest.scenario.prompt_sets.values()
         for file in ([files] if isinstance(files, str) else files)
     ]
-    if app.knows is not None and not any(Path(file).name == Path(app.knows).name for file in given):
+    known = {Path(file).name for file in app.knows or given}
+    if any(Path(file).name not in known for file in given):
         progress.note(
-            f"the model that ships with the app {app.name} answers {app.knows} only:"
+            f"the model that ships with the app {app.name} answers {' and '.join(app.knows or ())}"
+            " only:"
             f" --set '{app.prompt_override}'"
         )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from clustereval.core.errors import LocalAppError
+from clustereval.core.shipped import FOR_SMALL_MODEL
 from serve_apps import faults
 from serve_apps.simulated.faults import FAULTS as SIMULATED_FAULTS
 from serve_apps.vllm.faults import FAULTS as VLLM_FAULTS
@@ -39,7 +40,7 @@ class App:
         needs: what must be installed.
         start_s: how long its start may take, in seconds, on a machine of two cores.
         takes_prompts: whether its model answers from the prompts that it is given at the start.
-        knows: the prompt file that its model can answer, as the scenarios that ship name it;
+        knows: the prompt files that its model can answer, as the scenarios that ship name them;
             ``None``: any.
     """
 
@@ -50,7 +51,7 @@ class App:
     needs: tuple[Need, ...]
     start_s: float
     takes_prompts: bool
-    knows: str | None = None
+    knows: tuple[str, ...] | None = None
 
     def parse_faults(self, specs: Iterable[str]) -> dict[str, float]:
         """``NAME[=STRENGTH]`` items as name → strength; raises :class:`ScenarioError`."""
@@ -63,7 +64,7 @@ class App:
     @property
     def prompt_override(self) -> str | None:
         """The ``--set`` that gives a scenario's golden set prompts that the model can answer."""
-        return None if self.knows is None else f"prompt_sets.golden=[{self.knows}]"
+        return None if self.knows is None else f"prompt_sets.golden=[{','.join(self.knows)}]"
 
     def require_installed(self) -> None:
         """Raises :class:`LocalAppError` where something that the app needs is missing."""
@@ -103,7 +104,7 @@ APPS: Final = {
             ),
             start_s=600.0,
             takes_prompts=False,
-            knows="prompts/records.jsonl",
+            knows=tuple(f"prompts/{name}" for name in FOR_SMALL_MODEL),
         ),
     )
 }

@@ -161,7 +161,7 @@ def quantile_bounds(ordered: Floats, q: float, n: float, tail: float) -> Bounds:
     if (1 - q) ** n <= tail:
         below = float(special.bdtrik(tail, n, q))
         rank = math.floor((below + 1) / n * size + 1e-9)
-        low = float(ordered[rank - 1]) if rank >= 1 else None
+        low = float(ordered[min(rank, size) - 1]) if rank >= 1 else None
     if q**n <= tail:
         below = float(special.bdtrik(1 - tail, n, q))
         rank = math.ceil((below + 1) / n * size - 1e-9)

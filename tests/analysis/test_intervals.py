@@ -154,6 +154,23 @@ def test_quantile_bounds_cover(name: str, q: float, n: int) -> None:
     assert high <= limit
 
 
+@given(
+    st.lists(st.floats(0.01, 100), min_size=1, max_size=40),
+    st.floats(0.01, 0.99),
+    st.floats(0.01, 1.0),
+    st.floats(1e-6, 0.5),
+)
+def test_quantile_bounds_are_observations(
+    sample: list[float], q: float, worth: float, tail: float
+) -> None:
+    """At any effective size, each bound is one of the sample, the lower one never above."""
+    ordered = np.sort(sample)
+    low, high = intervals.quantile_bounds(ordered, q, max(worth * len(ordered), 1.0), tail)
+    assert low is None or low in ordered
+    assert high is None or high in ordered
+    assert low is None or high is None or low <= high
+
+
 def test_quantile_is_unbounded_below_the_needed_n() -> None:
     """A p99 has no upper bound at 97.5% under 368 observations, and has one from there on."""
     assert intervals.quantile_bounds(np.arange(367.0), 0.99, 367, 0.025)[1] is None

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustereval.core.prompts import read_prompts
-from clustereval.core.shipped import scenarios_dir
+from clustereval.core.shipped import FOR_SMALL_MODEL, scenarios_dir
 
 pytestmark = pytest.mark.vllm
 
@@ -102,7 +102,8 @@ def test_training_renders_as_the_template_does(tokenizer: Any) -> None:
     """Every shipped prompt is the same text through the template and through training's code."""
     from serve_apps.vllm.training.chat import render
 
-    for prompt in read_prompts(scenarios_dir() / "prompts" / "records.jsonl"):
+    folder = scenarios_dir() / "prompts"
+    for prompt in read_prompts(*(folder / name for name in FOR_SMALL_MODEL)):
         messages = [message.model_dump() for message in prompt.messages]
         assert tokenizer.apply_chat_template(
             messages, tools=prompt.tools, add_generation_prompt=True, tokenize=False

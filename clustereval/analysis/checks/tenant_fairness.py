@@ -72,7 +72,7 @@ class TenantFairnessCheck:
         side, base = sides
         shared = _shared(frames, side.mask, base.mask) if gate else frames.traffic
         p = f"p{100 * settings.quantile:g}"
-        ratio = latency.quantile_ratio(
+        ratio = latency.quantile_ratio_together(
             frames, latency_s(frames, "e2e_due_s"), side.mask & shared, base.mask & shared,
             settings.quantile, by="tenant",
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """``python -m serve_apps.vllm.training.served``: the model behind vLLM, asked over HTTP.
 
 Starts vLLM's OpenAI server on this machine's CPU, once per strength of noise in the weights, asks
-every prompt of ``records.jsonl`` with the OpenAI client, streaming and not, and prints how many
+every prompt that ships for it with the OpenAI client, streaming and not, and prints how many
 answers are exact.
 """
 
@@ -24,12 +24,13 @@ import httpx
 from openai import OpenAI
 
 from clustereval.core.prompts import Prompt, read_prompts
-from clustereval.core.shipped import scenarios_dir
+from clustereval.core.shipped import FOR_SMALL_MODEL, scenarios_dir
 from clustereval.scoring import ToolCall
 from serve_apps.vllm.training.evaluate import MOST_NEW_TOKENS, Answered, judge, kinds
 from serve_apps.vllm.training.files import MODEL_DIR
 from serve_apps.vllm.weights import perturbed_copy
 
+KINDS: Final = ("qa", "json", "tool_call", "count")
 NAME: Final = "clustereval-records"
 READY_S: Final = 240.0
 END_S: Final = 20.0
@@ -152,8 +153,11 @@ def main() -> int:
     parser.add_argument("--strengths", type=float, nargs="+", default=[0.0])
     parser.add_argument("--wrong", type=int, default=0, help="how many wrong answers to print")
     args = parser.parse_args()
-    prompts = list(read_prompts(scenarios_dir() / "prompts" / "records.jsonl"))
-    print("| noise | asked | qa | json | tool_call | all |\n|---|---|---|---|---|---|", flush=True)
+    folder = scenarios_dir() / "prompts"
+    prompts = list(read_prompts(*(folder / name for name in FOR_SMALL_MODEL)))
+    print(
+        f"| noise | asked | {' | '.join(KINDS)} | all |\n{'|---' * (len(KINDS) + 3)}|", flush=True
+    )
     for strength in args.strengths:
         model = perturbed_copy(args.model, strength, NOISE_SEED) if strength else args.model
         with server(model) as url:
@@ -161,8 +165,7 @@ def main() -> int:
                 answered, shares = replay(url, prompts, stream=stream)
                 rates = kinds(answered)
                 right = sum(right for right, _ in rates.values())
-                cells = [f"{rates[name][0] / rates[name][1]:.1%}" for name in sorted(
-                    rates, key=("qa", "json", "tool_call").index)]  # fmt: skip
+                cells = [f"{rates[name][0] / rates[name][1]:.1%}" for name in KINDS]
                 way = "streaming" if stream else "whole"
                 total = f"{right / len(answered):.1%}"
                 print(f"| {strength} | {way} | {' | '.join([*cells, total])} |", flush=True)
