@@ -12,8 +12,8 @@ PARALLEL := -n logical --dist loadfile
 VLLM_SIZE := prompt_sets.golden=[prompts/records.jsonl,prompts/counts.jsonl] \
 	phases.idle.sweep.rate=4 \
 	phases.steady.arrivals.rate=6 \
-	phases.bursts.arrivals.rate=3 phases.bursts.arrivals.peak_rate=26 \
-	phases.sustained.arrivals.rate=14 \
+	phases.bursts.arrivals.rate=3 phases.bursts.arrivals.peak_rate=24 \
+	phases.sustained.arrivals.rate=10 \
 	buckets.saturation.warm=1 buckets.saturation.saturating=2 buckets.saturation.scaling=64 \
 	tenants.acme.slo.ttft_s=4 tenants.birch.slo.ttft_s=4
 

@@ -175,7 +175,8 @@ def _require_usable(loaded: LoadedScenario, request: Request) -> None:
         dashboard_url(request.ray_dashboard)
     if request.otlp is not None:
         traces_url(request.otlp)
-    for variable in (request.api_key_env, *(t.api_key_env for t in loaded.scenario.tenants)):
+    tenants = loaded.scenario.tenants
+    for variable in (request.api_key_env, *(v for t in tenants for v in t.key_variables)):
         api_key(variable)
 
 

@@ -7,6 +7,13 @@ import re
 
 from clustereval.core.errors import ScenarioError
 
+CREDENTIAL_NAME = re.compile(
+    r"authori[sz]ation|(?<![a-z])auth(?![a-z])|cookie|secret|passw|credential|apikey"
+    r"|(?<![a-z])key(?![a-z])|token(?!s)",
+    re.IGNORECASE,
+)
+"""Headers named so carry what must not be kept: in doubt, they count as credentials."""
+
 
 def api_key(variable: str | None) -> str | None:
     """The API key in the named environment variable. Keys are never stored, only their names."""
@@ -24,6 +31,6 @@ def api_key(variable: str | None) -> str | None:
         raise ScenarioError(
             f"environment variable {variable} is not set",
             expected="the API key in it",
-            change=f"export {variable}=…, or drop --api-key-env / api_key_env",
+            change=f"export {variable}=…, or drop --api-key-env, api_key_env or headers_env",
         )
     return value

@@ -131,7 +131,13 @@ class Tenant(_Strict):
         None, description="prompt set → weight; all sets alike where not given"
     )
     headers: dict[str, str] = Field(default_factory=dict)
-    api_key_env: str | None = Field(None, description="environment variable with its API key")
+    headers_env: dict[str, str] = Field(
+        default_factory=dict,
+        description="header → environment variable with its value: for a gateway's own keys",
+    )
+    api_key_env: str | None = Field(
+        None, description="environment variable with its API key, sent as a bearer token"
+    )
     slo: Slo = Field(default_factory=Slo)
 
     @model_validator(mode="after")
@@ -139,6 +145,12 @@ class Tenant(_Strict):
         if (self.share is None) == (self.rate is None):
             raise ValueError("give share or rate, one of the two")
         return self
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        """The environment variables that it takes keys from."""
+        own = () if self.api_key_env is None else (self.api_key_env,)
+        return (*own, *self.headers_env.values())
 
 
 class Request(_Strict):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import re
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clustereval.core.api_keys import CREDENTIAL_NAME
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import PromptLibrary, read_prompts
 from clustereval.core.scenario import Scenario
@@ -25,11 +25,6 @@ class LoadedScenario(BaseModel):
     scenario: Scenario
     prompts: PromptLibrary
     sets: dict[str, tuple[str, ...]] = Field(description="prompt set → ids, in file order")
-
-
-_CREDENTIAL_HEADER = re.compile(
-    r"(?i)(?:proxy-)?authorization|cookie|(?:[a-z-]+-)?api-?key|x-auth-token"
-)
 
 
 def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> LoadedScenario:
@@ -77,12 +72,12 @@ def _refuse_credentials(scenario: Scenario, where: str) -> None:
     """A key in a header would be written to the manifest, and be shown with the command."""
     for tenant in scenario.tenants:
         for name in tenant.headers:
-            if _CREDENTIAL_HEADER.fullmatch(name):
+            if CREDENTIAL_NAME.search(name):
                 raise ScenarioError(
                     f"{where}: tenant {tenant.name!r} sets the header {name!r}",
                     expected="no credentials in a scenario: it is kept with every run",
                     change="put the key into an environment variable, and its name into the "
-                    "tenant's api_key_env",
+                    f"tenant's api_key_env (a bearer token) or headers_env: {{{name}: VARIABLE}}",
                 )
 
 

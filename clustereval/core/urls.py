@@ -44,7 +44,7 @@ def split_url(url: str, option: str, example: str) -> SplitResult:
 
 
 _INSTEAD = {
-    "--target": "give the key by --api-key-env, other headers in the scenario's tenants",
+    "--target": "give the key by --api-key-env, another header's by the tenants' headers_env",
     "--otlp": "give headers by OTEL_EXPORTER_OTLP_HEADERS",
     "--ray-dashboard": "give the token by RAY_AUTH_TOKEN",
 }

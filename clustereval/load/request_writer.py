@@ -78,9 +78,12 @@ class RequestWriter:
         self._heads: dict[str, str] = {}
         for tenant in tenants:
             key = api_key(tenant.api_key_env or api_key_env)
-            if key is not None:
-                keys.append(key)
-            self._heads[tenant.name] = _static_head(target, authority, tenant, key, request.stream)
+            secret = {name: api_key(v) or "" for name, v in tenant.headers_env.items()}
+            keys += [*([] if key is None else [key]), *secret.values()]
+            own = {name.lower(): value for name, value in {**tenant.headers, **secret}.items()}
+            self._heads[tenant.name] = _static_head(
+                target, authority, tenant.name, own, key, request.stream
+            )
         self.redact = Redactor(keys)
         # Prompts recur; making each body once keeps the sender's own delay out of the numbers.
         self._body = functools.lru_cache(maxsize=4096)(self._make_body)
@@ -119,11 +122,12 @@ class RequestWriter:
         return json.dumps(body).encode("ascii")
 
 
-def _static_head(target: str, authority: str, tenant: Tenant, key: str | None, stream: bool) -> str:
-    own = {name.lower(): value for name, value in tenant.headers.items()}
+def _static_head(
+    target: str, authority: str, tenant: str, own: dict[str, str], key: str | None, stream: bool
+) -> str:
     if taken := sorted(_OURS & own.keys()):
         raise ScenarioError(
-            f"tenant {tenant.name!r}: header {taken[0]!r} is set by clustereval itself",
+            f"tenant {tenant!r}: header {taken[0]!r} is set by clustereval itself",
             change="drop it from the tenant's headers",
         )
     headers = {
@@ -139,7 +143,7 @@ def _static_head(target: str, authority: str, tenant: Tenant, key: str | None, s
         if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
             # The value is not shown: it may be a key.
             raise ScenarioError(
-                f"tenant {tenant.name!r}: header {name!r} cannot be sent",
+                f"tenant {tenant!r}: header {name!r} cannot be sent",
                 expected="a name of letters, digits and hyphens; a value on one line, in Latin-1",
             )
     lines = [f"{name}: {value}" for name, value in {**headers, **own}.items()]

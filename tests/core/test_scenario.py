@@ -214,7 +214,11 @@ def test_a_number_with_an_exponent_is_a_number(tmp_path: Path) -> None:
     assert loaded.scenario.phases[0].arrivals.rate == 1000  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["Authorization", "x-api-key", "api-key", "Cookie"])
+@pytest.mark.parametrize(
+    "name",
+    ["Authorization", "x-api-key", "api-key", "Cookie", "X-Gateway-Key", "x-auth",
+     "ocp-apim-subscription-key", "cf-access-client-secret", "x-amz-security-token"],
+)  # fmt: skip
 def test_a_key_written_into_the_scenario_is_refused(tmp_path: Path, name: str) -> None:
     """A header that carries a credential would reach the run's files: it is refused, unshown."""
     tenant = {"name": "t", "share": 1, "headers": {name: "Bearer sk-secret"}}

@@ -188,6 +188,20 @@ def test_an_echoed_key_is_redacted(server: MockServer, fault: Fault) -> None:
     assert "[redacted]" in json.dumps(row)
 
 
+def test_a_gateway_s_own_key_is_sent_and_kept_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header from the environment goes out with each request; its value is redacted as keys are,
+    and one whose variable is not set is refused."""
+    monkeypatch.setenv("GATEWAY_KEY", "gw-0123456789")
+    tenant = Tenant(name="acme", share=1, headers_env={"X-Gateway-Key": "GATEWAY_KEY"})
+    write = client("http://127.0.0.1:1/v1", tenant)._write
+    head, _ = write(arrival("plain"))
+    assert b"\r\nx-gateway-key: gw-0123456789\r\n" in head
+    assert write.redact("no gw-0123456789 here") == "no [redacted] here"
+    monkeypatch.delenv("GATEWAY_KEY")
+    with pytest.raises(ScenarioError, match="GATEWAY_KEY is not set"):
+        client("http://127.0.0.1:1/v1", tenant)
+
+
 def test_a_refused_connection_is_an_error() -> None:
     """A target that is down gives `connect_refused`, and a sending time."""
     with socket.socket() as held:
