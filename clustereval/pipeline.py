@@ -253,10 +253,10 @@ def note_unknown_prompts(run: Run, app: App, progress: Progress) -> None:
         for file in ([files] if isinstance(files, str) else files)
     ]
     known = {Path(file).name for file in app.knows or given}
-    if any(Path(file).name not in known for file in given):
+    if unknown := [file for file in given if Path(file).name not in known]:
         progress.note(
             f"the model that ships with the app {app.name} answers {' and '.join(app.knows or ())}"
-            " only:"
+            f" only, not {', '.join(unknown)}:"
             f" --set '{app.prompt_override}'"
         )
 

@@ -89,7 +89,11 @@ def run_app(
     """
     launch = Launch(**json.loads(arguments[0]))
     for name, value in {**ENVIRONMENT, **(environment or {})}.items():
-        os.environ.setdefault(name, value.replace("{temp_dir}", launch.temp_dir))
+        if "{temp_dir}" in value:
+            Path(launch.temp_dir).mkdir(parents=True, exist_ok=True)
+            os.environ[name] = value.replace("{temp_dir}", launch.temp_dir)
+        else:
+            os.environ.setdefault(name, value)
     marker = os.environ.setdefault(MARKER, uuid.uuid4().hex)
     stand_back()
     stop = threading.Event()

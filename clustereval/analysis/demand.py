@@ -16,84 +16,104 @@ from clustereval.core.concurrency import InFlight
 from clustereval.core.findings import Finding, Status
 
 LOOK_BACK_S: Final = 5.0
-"""Demand is a mean over so long: an autoscaler that followed single seconds would flutter."""
+"""Demand is a mean over so long."""
 EXCESS: Final = 1.2
-"""Demand counts where it is so many times what the replicas asked for are meant to hold."""
+"""Demand begins where it is so many times what the replicas asked for are meant to hold."""
+LULL_S: Final = 15.0
+"""It ends where it is no more than they are meant to hold, as a mean over so long: an autoscaler
+looks back farther than a moment's lull."""
+GAP_STEPS: Final = 3.0
+"""Samples farther apart than so many intervals leave out what happened in between."""
 
 
 @dataclass(frozen=True)
 class Unmet:
-    """A stretch of demand above the target.
+    """A stretch of demand above the target, all replicas that were asked for running.
 
     Attributes:
-        at_s: its beginning. wait_s: until the target rose, or demand fell.
-        met: whether the target rose.
+        at_s: its beginning. wait_s: until the target rose, demand fell, or the samples have a gap.
+        met: whether the target rose. seen: whether its end was.
         requests: mean in flight at its end; wanted: what the replicas asked for are meant to hold.
+        step_s: the sampling interval.
     """
 
     at_s: float
     wait_s: float
     met: bool
+    seen: bool
     requests: float
     wanted: float
     step_s: float
 
 
 def unmet(frames: Frames) -> list[Unmet] | None:
-    """Every such stretch, of every deployment that scales; None where no target was sampled.
+    """Every such stretch, of every deployment that scales; None where none was sampled.
 
-    Demand is what this run had in flight: traffic of others on the same deployment is not seen, and
-    makes the wait look shorter than it was, never longer.
+    Demand is what this run had in flight. Others' traffic on the same deployment is not seen, and
+    makes the wait look shorter than it was; time spent in a gateway or a proxy counts as demand.
     """
     inside = InFlight(frames.numbers("sent_s"), frames.numbers("end_s"))
     found: list[Unmet] = []
     sampled = False
     for _, samples in frames.cluster.groupby(frames.cluster["deployment"].fillna("")):
-        target = series_of(samples, "target_replicas")
-        per_replica = series_of(samples, "target_ongoing_requests")
-        if target is None or per_replica is None:
+        series = [series_of(samples, metric) for metric in _SAMPLED]
+        if any(one is None for one in series):
             continue
         sampled = True
-        most = series_of(samples, "max_replicas")
-        found += _of_deployment(
-            inside, target, per_replica.iloc[-1], np.inf if most is None else most.iloc[-1]
-        )
+        table = pd.concat(series, axis=1, keys=_SAMPLED).ffill().dropna()
+        found += _of_deployment(inside, table)
     return found if sampled else None
 
 
-def _of_deployment(
-    inside: InFlight, target: pd.Series, per_replica: float, most: float
-) -> list[Unmet]:
-    times: Floats = target.index.to_numpy(dtype=float)
-    asked: Floats = target.to_numpy(dtype=float)
+_SAMPLED: Final = ("target_replicas", "replicas_running", "target_ongoing_requests", "max_replicas")
+
+
+def _of_deployment(inside: InFlight, samples: pd.DataFrame) -> list[Unmet]:
+    times: Floats = samples.index.to_numpy(dtype=float)
     if len(times) < 2:
         return []
-    requests = inside.mean(times - LOOK_BACK_S, times)
-    wanted = asked * per_replica
-    above = (requests > EXCESS * wanted) & (asked < most)
+    asked, running, per_replica, most = samples.to_numpy(dtype=float).T
+    requests, wanted = inside.mean(times - LOOK_BACK_S, times), asked * per_replica
+    # Replicas that were asked for and do not run yet are no lateness of the autoscaler's.
+    may_ask = (asked < most) & (running >= asked)
+    begins, above = may_ask & (requests > EXCESS * wanted), may_ask & (requests > wanted)
+    lasts = above | (may_ask & (inside.mean(times - LULL_S, times) > wanted))
     rose = np.concatenate([[False], np.diff(asked) > 0])
     step = float(np.median(np.diff(times)))
-    found, begun = [], None
-    for index in range(len(times)):
-        if begun is not None and (rose[index] or not above[index]):
-            wait = times[index] - times[begun]
-            last = index - 1
-            found.append(
-                Unmet(times[begun], wait, bool(rose[index]), requests[last], wanted[last], step)
+    gap = np.concatenate([[False], np.diff(times) > GAP_STEPS * step])
+    found: list[Unmet] = []
+    begun: int | None = None
+
+    def end(first: int, index: int, *, met: bool = False, seen: bool = True) -> None:
+        if seen and not met:  # when demand fell, not when the lull was long enough to say so
+            index = min(index, first + int(np.flatnonzero(above[first:index])[-1]) + 1)
+        wait = float(times[index] - times[first])
+        at = max(first, index - 1)
+        found.append(
+            Unmet(
+                float(times[first]), wait, met, seen, float(requests[at]), float(wanted[at]), step
             )
+        )
+
+    for index in range(len(times)):
+        if begun is not None and (gap[index] or rose[index] or not lasts[index]):
+            if gap[index]:
+                end(begun, index - 1, seen=False)
+            else:
+                end(begun, index, met=bool(rose[index]))
             begun = None
-        if begun is None and above[index]:
+        if begun is None and begins[index]:
             begun = index
-    if begun is not None:
-        wait = times[-1] - times[begun]
-        found.append(Unmet(times[begun], wait, False, requests[-1], wanted[-1], step))
+    if begun is not None and begun < len(times) - 1:
+        end(begun, len(times) - 1)  # with the run its demand ended
     return found
 
 
 def draft_of(check: str, stretches: list[Unmet] | None, limit_s: float) -> Draft:
     """The longest stretch against its limit: a census, to a sample's precision.
 
-    Where no target was sampled, or demand never stood above it, the finding does not gate.
+    One whose end was not seen is no shorter than that, so it can fail but not pass. Where no target
+    was sampled, or demand never stood above it, the finding does not gate.
     """
     worst = max(stretches or (), key=lambda stretch: stretch.wait_s, default=None)
     finding = Finding(
@@ -112,8 +132,8 @@ def draft_of(check: str, stretches: list[Unmet] | None, limit_s: float) -> Draft
     )
     if worst is None:
         say = (
-            "how fast the autoscaler asked for more was not observed: needs the Ray dashboard, "
-            "which shows its target, and a deployment that scales"
+            "how fast the autoscaler asked for more was not observed: needs a deployment that "
+            "scales, and the Ray dashboard, which shows its target"
             if stretches is None
             else "demand never stood above what the replicas asked for are meant to hold"
         )
@@ -123,7 +143,7 @@ def draft_of(check: str, stretches: list[Unmet] | None, limit_s: float) -> Draft
             "observed": worst.wait_s,
             "estimate": worst.wait_s,
             "low": max(0.0, worst.wait_s - worst.step_s),
-            "high": worst.wait_s + worst.step_s,
+            "high": worst.wait_s + worst.step_s if worst.seen else None,
         }
     )
     return Draft(finding, None, lambda f: _sentence(f, worst), lambda f: _remedy(f, worst))
@@ -138,8 +158,8 @@ def _sentence(finding: Finding, worst: Unmet) -> str:
         "and it asked for no more replicas"
     )
     return (
-        f"{what} ({worst.requests:.0f} requests in flight where {worst.wanted:g} are meant to be; "
-        f"limit {finding.margin:g} s){wording.ending(finding)}"
+        f"{what} ({worst.requests:.0f} requests in flight, target {worst.wanted:g}; limit "
+        f"{finding.margin:g} s){wording.ending(finding)}"
     )
 
 
@@ -147,7 +167,6 @@ def _remedy(finding: Finding, worst: Unmet) -> str:
     if finding.status is not Status.FAIL:
         return ""
     return (
-        "shorten upscale_delay_s and look_back_period_s in autoscaling_config; and see that "
-        "max_ongoing_requests is above target_ongoing_requests, or demand stays hidden in a queue "
-        "that the autoscaler does not count"
+        "shorten upscale_delay_s and look_back_period_s in autoscaling_config, and see that "
+        "upscaling_factor is not below 1"
     )

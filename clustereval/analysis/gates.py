@@ -120,7 +120,9 @@ def _settle(
         update["warnings"] = [*finding.warnings, exploratory]
     finding = finding.model_copy(update=update)
     more = None
-    if finding.status is Status.INCONCLUSIVE:
+    if finding.status is Status.INCONCLUSIVE and draft.bounds is None:
+        more = finding.more_requests  # a census is not made sharper by more of the same
+    elif finding.status is Status.INCONCLUSIVE:
         more = finding.more_requests or more_requests(finding, tail, alpha)
     finding = finding.model_copy(update={"more_requests": more})
     finding = finding.model_copy(update={"sentence": draft.say(finding)})

@@ -54,9 +54,7 @@ def quantile_ratio(
     estimate = _ratio(frames, times_s, slow, reference, slow.spread, method)
     return replace(
         estimate,
-        bounds=lambda tail: intervals.ratio_bounds(
-            slow.bounds(tail), slow.point, reference.bounds(tail), reference.point
-        ),
+        bounds=lambda tail: _mover(slow, reference, tail),
         warnings=(
             *estimate.warnings,
             *_unbounded(q, min(slow.n, reference.n)),
@@ -75,11 +73,12 @@ def quantile_ratio_together(
 ) -> Estimate:
     """The same ratio where both sides met the same load windows, and so were slow together.
 
-    What moves both quantiles alike is no uncertainty of their ratio. Its error is, in shares, that
-    of the difference of the shares above the two quantiles, clustered by prompt and window over
-    both sides at once; Woodruff's order statistics of the slice turn it into seconds. Holds where
-    the sides differ by a factor, which is what is asked; coverage is simulated in
-    ``tests/analysis/test_fairness.py``.
+    The ratio is that in the load of this run: what moves both quantiles alike is no uncertainty of
+    it. Its error is, in shares, that of the difference of the shares above the two quantiles,
+    clustered by prompt and window over both sides at once. Order statistics turn shares into
+    seconds (Woodruff 1952), once by the slice's times and once by the baseline's, which agree where
+    the sides differ by a factor; the wider bound of the two holds where they differ otherwise, by
+    a constant say. Coverage is simulated in ``tests/analysis/test_fairness.py``.
     """
     method = "ratio of quantiles, order statistics at the difference's effective size"
     sides = _sides(frames, times_s, slice_, base, q)
@@ -96,11 +95,15 @@ def quantile_ratio_together(
     n = effective_n(q * (1 - q), spread, most)
 
     def bounds(tail: float) -> intervals.Bounds:
-        low, high = intervals.quantile_bounds(slow.ordered, q, n, tail)
-        return (
-            None if low is None else low / reference.point,
-            None if high is None else high / reference.point,
-        )
+        low, high = _mover(slow, reference, tail)
+        ours = intervals.quantile_bounds(slow.ordered, q, n, tail)
+        theirs = intervals.quantile_bounds(reference.ordered, q, n, tail)
+        # Where the common size is too small for a bound, that of the sides apart is wider, but one.
+        if ours[0] is not None and theirs[1] is not None:
+            low = min(ours[0] / reference.point, slow.point / theirs[1])
+        if ours[1] is not None and theirs[0]:
+            high = max(ours[1] / reference.point, slow.point / theirs[0])
+        return low, high
 
     estimate = _ratio(frames, times_s, slow, reference, spread, method)
     return replace(
@@ -112,6 +115,12 @@ def quantile_ratio_together(
             *confounders(frames, slice_, base, (by,)),
         ),
         more_requests=_more_for_quantile(q, n, len(rows)),
+    )
+
+
+def _mover(slow: _Sample, reference: _Sample, tail: float) -> intervals.Bounds:
+    return intervals.ratio_bounds(
+        slow.bounds(tail), slow.point, reference.bounds(tail), reference.point
     )
 
 

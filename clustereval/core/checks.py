@@ -67,7 +67,7 @@ class AutoscalingLag(Contrast):
     error_margin: Margin = 0.02
     truncation_margin: Margin = 0.03
     demand_s: Seconds = Field(
-        60.0,
+        90.0,
         description="from when more requests were in flight than the autoscaler's target is for, "
         "to the target's rise",
     )

@@ -108,8 +108,9 @@ def explain(facts: TargetFacts, ray: RayFacts) -> list[Observation]:
             "server spans",
             "client",
             "each request carries `traceparent`: spans of a traced server join ours",
-            "on Ray: serve.start(tracing_config=TracingConfig(enabled=True, sampling_ratio=1.0));"
-            " on vLLM: otlp_traces_endpoint; and give --otlp the same collector",
+            "on Ray: RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH and RAY_SERVE_TRACING_SAMPLING_RATIO=1 "
+            "in every node's environment; on vLLM: otlp_traces_endpoint; and give --otlp the same "
+            "collector",
         ),
     ]
 
@@ -194,7 +195,8 @@ def _cache(facts: TargetFacts) -> Observation:
         fact,
         None,
         "streams end without usage",
-        "on vLLM: enable_force_include_usage=True and enable_prompt_tokens_details=True",
+        "let what stands before the engine pass `stream_options: {include_usage: true}` on to it; "
+        "on vLLM: enable_prompt_tokens_details=True",
     )
 
 

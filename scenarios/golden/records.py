@@ -6,7 +6,7 @@ set's forms: as text, as a JSON object, as a tool call. 192 of the 256 stand in 
 that share a sheet, 24 in four groups whose sheet is three quarters of the prompt, 18 are turns of
 six conversations, 22 share nothing; from 4 to 40 records of a sheet.
 
-Their answers have a dozen tokens at most: an engine is done with such a request as soon as it has
+Their answers have fewer than twenty tokens: an engine is done with such a request as soon as it has
 read it. The 64 counts ask for a number of the sheet and for all that follow it, 21 to 81 tokens,
 during which a request holds its place in the batch.
 """

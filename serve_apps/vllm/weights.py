@@ -36,9 +36,7 @@ def perturb(weights: Weights, strength: float, seed: int) -> dict[str, np.ndarra
         ValueError: a strength that is negative or no number.
     """
     if not (0.0 <= strength < float("inf")):
-        raise ValueError(
-            f"strength {strength} of the noise, expected 0 or more: 0.4 costs a little"
-        )
+        raise ValueError(f"strength {strength} of the noise, expected 0 or more, such as 0.4")
     changed = {}
     for name, weight in weights.items():
         if weight.ndim > 1 and strength:

@@ -117,6 +117,8 @@ def test_unknown_settings_are_named_with_the_known_ones() -> None:
     [
         ("vllm", {"golden": "prompts/qa.jsonl"}, True),
         ("vllm", {"golden": ["prompts/records.jsonl"]}, False),
+        ("vllm", {"golden": ["prompts/records.jsonl", "prompts/counts.jsonl"]}, False),
+        ("vllm", {"golden": ["prompts/records.jsonl", "prompts/qa.jsonl"]}, True),
         ("simulated", {"golden": "prompts/qa.jsonl"}, False),
     ],
 )

@@ -38,7 +38,8 @@ class AutoscalingLagCheck:
             for name in SATURATED
             if (frames.traffic & frames.where(saturation_bucket=name)).any()
         ]
-        if not buckets and not rises:
+        stretches = demand.unmet(frames)
+        if not buckets and not rises and not stretches:
             return NotObserved(_why(frames))
         # New replicas in time are no answer to how the saturated ones answered: without saturated
         # requests the check can fail, but not pass.
@@ -49,7 +50,7 @@ class AutoscalingLagCheck:
             drafts += self._bucket(frames, settings, side, idle)
         return [
             *drafts,
-            demand.draft_of(self.name, demand.unmet(frames), settings.demand_s),
+            demand.draft_of(self.name, stretches, settings.demand_s),
             scaling.draft_of(self.name, rises, settings.scale_up_s),
         ]
 

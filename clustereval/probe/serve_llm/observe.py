@@ -85,6 +85,23 @@ def observe_app(args: Any) -> dict[str, Any]:
     return observed
 
 
+def build_openai_app(args: dict[str, Any]) -> Any:
+    """Ray's ``build_openai_app`` of the same app, observed: an ``import_path`` for Serve.
+
+    Args:
+        args: what Ray's takes; in a YAML file, the application's ``args``.
+
+    Returns:
+        the ``ray.serve.Application``.
+
+    Raises:
+        pydantic.ValidationError: as Ray's own would.
+    """
+    from ray.serve.llm import build_openai_app as build
+
+    return build(observe_app(args))
+
+
 def _server_class(config: Any) -> Any:
     """The class that serves this model."""
     if config.server_cls is not None:

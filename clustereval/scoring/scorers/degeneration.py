@@ -120,10 +120,10 @@ def _loop(tokens: list[str]) -> str | None:
         later = tokens[period:]
         if sum(map(eq, later, tokens)) < needed:
             continue
-        end = 0  # of the run of words that equal the one a period before
+        start = 0  # of the run of words that equal the one a period before
         for repeated, run in groupby(map(eq, later, tokens)):
             length = sum(1 for _ in run)
-            end += length
             if repeated and length >= needed:
-                return " ".join(tokens[end : end + period])
+                return " ".join(tokens[start + needed : start + needed + period])
+            start += length
     return None

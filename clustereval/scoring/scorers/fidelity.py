@@ -36,7 +36,7 @@ def fidelity_prefix(example: Example) -> Score:
     if not example.idle_answers:
         return Score(None, "no other idle answer to this prompt")
     own = _written(example.answer)
-    idle = _in_order(example.idle_answers)
+    idle = _in_order(tuple(example.idle_answers))
     total, first = 0.0, len(own)
     for text, count, shared in zip(idle.texts, idle.counts, _shared(own, idle), strict=True):
         longest = max(len(own), len(text))
@@ -77,7 +77,7 @@ def _in_order(idle: tuple[Answer, ...]) -> _Ordered:
     given = sorted((_written(answer), count) for answer, count in counts.items())
     texts = [text for text, _ in given]
     return _Ordered(
-        texts, [count for _, count in given], [_prefix(a, b) for a, b in pairwise(texts)]
+        texts, [count for _, count in given], [_between(a, b) for a, b in pairwise(texts)]
     )
 
 
@@ -98,7 +98,6 @@ def _shared(own: str, idle: _Ordered) -> list[int]:
     return before[::-1] + after
 
 
-@lru_cache(maxsize=65536)
 def _prefix(a: str, b: str) -> int:
     """Length of the common prefix, by halving."""
     low, high = 0, min(len(a), len(b))
@@ -109,3 +108,7 @@ def _prefix(a: str, b: str) -> int:
         else:
             high = middle - 1
     return low
+
+
+_between = lru_cache(maxsize=4096)(_prefix)
+"""Leaving one out, the idle answers of a prompt are neighbours again and again."""
