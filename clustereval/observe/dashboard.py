@@ -287,7 +287,7 @@ class Dashboard:
             )
         if response.status_code != 200:
             response.read()
-            agent_unknown = response.status_code >= 500 and path == "/api/v0/logs"
+            agent_unknown = response.status_code >= 500 and path.startswith("/api/v0/logs")
             raise TargetError(
                 f"Ray dashboard {self.url}: {path} answered HTTP {response.status_code}:"
                 f" {response.text[:200]}",

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray.serve.config import RequestRouterConfig
 
 from clustereval.probe import ray_private
-from clustereval.probe.serve_llm import observe_app, observe_llm
+from clustereval.probe.serve_llm import build_openai_app, observe_app, observe_llm
 from clustereval.probe.serve_llm.ingress import ObservedIngress
 from clustereval.probe.serve_llm.observe import DIRECT, PER_REQUEST
 from clustereval.probe.serve_llm.routers import observed_path
@@ -211,6 +211,17 @@ def test_several_models_and_the_users_ingress() -> None:
         "ingress_cls": TheirIngress,
         "ingress_extra_kwargs": {"x": 1},
     }
+
+
+def test_the_import_path_for_serve_deploy_builds_the_observed_app(
+    fake_ray_llm: dict[str, types.ModuleType],
+) -> None:
+    """In a YAML file it stands where Ray's own builder stood, and takes the same arguments."""
+    vars(fake_ray_llm["ray.serve.llm"])["build_openai_app"] = lambda args: ("built", args)
+    built, args = build_openai_app({"llm_configs": [FakeLLMConfig()]})
+    assert built == "built"
+    assert issubclass(args["llm_configs"][0].server_cls, ObservedServer)
+    assert issubclass(args["ingress_cls_config"].ingress_cls, ObservedIngress)
 
 
 def test_observing_twice_is_observing_once() -> None:
