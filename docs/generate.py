@@ -69,6 +69,45 @@ def error_types() -> str:
     return "\n".join(rows)
 
 
+def scenario_keys() -> str:
+    """Every key of a scenario with its default, as Markdown, by the mapping that it stands in."""
+    root = Scenario.model_json_schema()
+    models = {"Scenario": root, **root["$defs"]}
+    parts = []
+    for name in _in_reading_order("Scenario", models):
+        model = models[name]
+        rows = [
+            f"| `{key}` | {_type(spec)} | {_default(spec)} | {_meaning(spec, models)} |"
+            for key, spec in model["properties"].items()
+        ]
+        parts.append(
+            f"### {name}\n\n{model['description']}\n\n"
+            "| key | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows)
+        )
+    return "\n\n".join(parts)
+
+
+def _in_reading_order(name: str, models: dict[str, Any]) -> list[str]:
+    """A model, and below it those that its keys lead to, each once."""
+    found = [name]
+    for target in re.findall(r"#/\$defs/(\w+)", json.dumps(models[name]["properties"])):
+        found += [other for other in _in_reading_order(target, models) if other not in found]
+    return found
+
+
+def _default(spec: dict[str, Any]) -> str:
+    return f"`{json.dumps(spec['default'])}`" if spec.get("default") is not None else ""
+
+
+def _meaning(spec: dict[str, Any], models: dict[str, Any]) -> str:
+    if "description" in spec:
+        return str(spec["description"])
+    if "const" in spec:
+        return f"`{spec['const']}`"
+    target = str(spec.get("$ref", "")).rpartition("/")[2]
+    return str(models[target]["description"]) if target else ""
+
+
 def schema(model: type[BaseModel], title: str) -> dict[str, Any]:
     """The JSON Schema of ``model``: of findings as written, of a scenario as it is read."""
     mode: Literal["serialization", "validation"] = (
@@ -95,8 +134,10 @@ def documents() -> dict[Path, str]:
         ("errors", error_types()),
     ):
         text = _between(text, name, body)
+    guide = ROOT / "docs" / "scenario.md"
     return {
         readme: text,
+        guide: _between(guide.read_text(encoding="utf-8"), "scenario", scenario_keys()),
         ROOT / "reports" / "findings.schema.json": _as_text(
             schema(Findings, "clustereval findings")
         ),

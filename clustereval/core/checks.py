@@ -24,7 +24,7 @@ class Check(BaseModel):
     advisory: ClassVar[bool] = False
     """What it finds is a remark that never fails the verdict, unless the check is required."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="false: not judged at all")
     required: bool = Field(
         False, description="unobserved or inconclusive then makes the verdict inconclusive"
     )
@@ -38,7 +38,7 @@ class Contrast(Check):
         min_length=1,
         description="rubrics that gate; every other one is exploratory",
     )
-    score_margin: Margin = 0.05
+    score_margin: Margin = Field(0.05, description="drop of a rubric's mean that is too much")
 
 
 class ModelQuality(Check):
@@ -63,9 +63,9 @@ class AutoscalingLag(Contrast):
 
     ttft_s: Seconds = Field(5.0, description="longest TTFT in the saturated buckets, at `quantile`")
     e2e_s: Seconds = Field(30.0, description="longest E2E in the saturated buckets, at `quantile`")
-    quantile: Quantile = 0.95
-    error_margin: Margin = 0.02
-    truncation_margin: Margin = 0.03
+    quantile: Quantile = Field(0.95, description="of TTFT and E2E")
+    error_margin: Margin = Field(0.02, description="more requests without a whole answer than idle")
+    truncation_margin: Margin = Field(0.03, description="more truncated answers than idle")
     demand_s: Seconds = Field(
         90.0,
         description="from when more requests were in flight than the autoscaler's target is for, "
@@ -77,7 +77,7 @@ class AutoscalingLag(Contrast):
 class CacheEviction(Contrast):
     """Low and medium cache hit with high, and what prompts no longer find in the cache."""
 
-    divergence_margin: Margin = 0.05
+    divergence_margin: Margin = Field(0.05, description="more diverging answers than at high hit")
     hit_margin: Margin = Field(
         0.3,
         description="cache hit that prompts asked again of the same replica may lose against the "
@@ -91,14 +91,14 @@ class CacheEviction(Contrast):
 class TrafficDrift(Contrast):
     """Burst and sustained traffic with steady."""
 
-    quantile: Quantile = 0.95
+    quantile: Quantile = Field(0.95, description="of TTFT and E2E")
     latency_factor: Factor = Field(4.0, description="TTFT and E2E against steady, at `quantile`")
 
 
 class TenantFairness(Contrast):
     """Each tenant with all tenants, and with its own SLO."""
 
-    quantile: Quantile = 0.99
+    quantile: Quantile = Field(0.99, description="of E2E")
     latency_factor: Factor = Field(1.5, description="E2E against all tenants, at `quantile`")
 
 
@@ -117,9 +117,9 @@ class Fidelity(Check):
         description="rubrics that tell a harmful divergence from a harmless one; where none of "
         "them scored an answer, any divergence gates",
     )
-    divergence_margin: Margin = 0.03
+    divergence_margin: Margin = Field(0.03, description="diverging answers beyond idle noise")
     failure_margin: Margin = Field(0.02, description="error, timeout and dropped together")
-    truncation_margin: Margin = 0.03
+    truncation_margin: Margin = Field(0.03, description="more truncated answers than idle")
 
 
 class Streaming(Check):
@@ -148,7 +148,9 @@ class Checks(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    confidence: Annotated[float, Field(ge=0.8, lt=1)] = 0.95
+    confidence: Annotated[float, Field(ge=0.8, lt=1)] = Field(
+        0.95, description="of the verdict as a whole, over all its gates together"
+    )
     model_quality: ModelQuality = Field(default_factory=ModelQuality)
     replica_skew: ReplicaSkew = Field(default_factory=ReplicaSkew)
     autoscaling_lag: AutoscalingLag = Field(default_factory=AutoscalingLag)

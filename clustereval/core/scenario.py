@@ -33,14 +33,14 @@ class Poisson(_Strict):
     """Independent arrivals: exponential gaps."""
 
     process: Literal["poisson"]
-    rate: Positive
+    rate: Positive = Field(description="requests per second, in the mean")
 
 
 class Gamma(_Strict):
     """Gamma-distributed gaps: burstier than Poisson where ``burstiness`` exceeds 1."""
 
     process: Literal["gamma"]
-    rate: Positive
+    rate: Positive = Field(description="requests per second, in the mean")
     burstiness: Positive = Field(description="squared coefficient of variation of the gaps")
 
 
@@ -48,8 +48,8 @@ class Ramp(_Strict):
     """Poisson arrivals whose rate goes linearly from one value to another."""
 
     process: Literal["ramp"]
-    start_rate: NonNegative
-    end_rate: Positive
+    start_rate: NonNegative = Field(description="requests per second at the start")
+    end_rate: Positive = Field(description="and at the end")
 
 
 class Spike(_Strict):
@@ -57,7 +57,7 @@ class Spike(_Strict):
 
     process: Literal["spike"]
     rate: NonNegative = Field(description="rate between the spikes")
-    peak_rate: Positive
+    peak_rate: Positive = Field(description="rate within them")
     peak_s: Positive = Field(description="how long each spike lasts")
     every_s: Positive = Field(description="from one spike's start to the next")
     first_s: NonNegative = Field(0.0, description="when the first spike starts")
@@ -94,9 +94,9 @@ class Phase(_Strict):
         description="`baseline`: idle answers that loaded ones are compared with; "
         "`warmup`: recorded, but left out of every check",
     )
-    duration_s: Positive | None = None
-    arrivals: Arrivals | None = None
-    sweep: Sweep | None = None
+    duration_s: Positive | None = Field(None, description="how long arrivals go on")
+    arrivals: Arrivals | None = Field(None, description="one of the arrival processes below")
+    sweep: Sweep | None = Field(None, description="each prompt in turn, instead of arrivals")
     settle_s: NonNegative = Field(0.0, description="pause after the phase, nothing is sent")
 
     @model_validator(mode="after")
@@ -112,8 +112,8 @@ class Phase(_Strict):
 class Slo(_Strict):
     """What a tenant was promised. Times count from *due*."""
 
-    ttft_s: Positive | None = None
-    e2e_s: Positive | None = None
+    ttft_s: Positive | None = Field(None, description="to the first token")
+    e2e_s: Positive | None = Field(None, description="to the last one")
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         0.95, description="the quantile of ttft_s and e2e_s that must keep within them"
     )
@@ -130,7 +130,9 @@ class Tenant(_Strict):
     prompts: dict[str, Positive] | None = Field(
         None, description="prompt set → weight; all sets alike where not given"
     )
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(
+        default_factory=dict, description="sent with each of its requests; no credentials"
+    )
     headers_env: dict[str, str] = Field(
         default_factory=dict,
         description="header → environment variable with its value: for a gateway's own keys",
@@ -138,7 +140,7 @@ class Tenant(_Strict):
     api_key_env: str | None = Field(
         None, description="environment variable with its API key, sent as a bearer token"
     )
-    slo: Slo = Field(default_factory=Slo)
+    slo: Slo = Field(default_factory=Slo, description="what it was promised")
 
     @model_validator(mode="after")
     def _one_rate(self) -> Self:
@@ -156,10 +158,10 @@ class Tenant(_Strict):
 class Request(_Strict):
     """How each request is made, and how long it may take."""
 
-    max_tokens: int = Field(256, gt=0)
-    temperature: NonNegative = 0.0
+    max_tokens: int = Field(256, gt=0, description="where a prompt sets none of its own")
+    temperature: NonNegative = Field(0.0, description="0: answers can be compared with idle ones")
     seed: int | None = Field(0, description="sampling seed sent with each request")
-    stream: bool = True
+    stream: bool = Field(True, description="else there is no time to first token")
     timeout_s: Positive = Field(60.0, description="from sent to the end of the response")
     stall_s: Positive | None = Field(None, description="longest gap between two chunks")
     deadline_s: Positive = Field(
@@ -186,13 +188,17 @@ class CacheEdges(_Strict):
 class TrafficEdges(_Strict):
     """How a window of traffic gets its pattern."""
 
-    window_s: Positive = 60
+    window_s: Positive = Field(60, description="phases are cut into windows so long")
     peak_bin_s: Positive | None = Field(
         None, description="resolution at which the peak is taken; a twelfth of the window if unset"
     )
-    burst_peak_to_mean: Positive = 2.5
+    burst_peak_to_mean: Positive = Field(
+        2.5, description="a window whose peak exceeds its mean so many times is a burst"
+    )
     sustained_utilization: Positive = Field(
-        0.7, description="requests in the cluster / (replicas × target_ongoing_requests)"
+        0.7,
+        description="requests in the cluster / (replicas × target_ongoing_requests) from which a "
+        "window is sustained",
     )
     target_ongoing_requests: Positive | None = Field(
         None, description="per replica; read from the Ray dashboard where not given"
@@ -219,22 +225,26 @@ class Buckets(_Strict):
 class Observe(_Strict):
     """How the cluster is watched."""
 
-    sample_interval_s: Positive = 1.0
+    sample_interval_s: Positive = Field(1.0, description="how often the dashboard is asked")
 
 
 class Scenario(_Strict):
     """A whole scenario file."""
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
-    description: str = ""
-    seed: int = Field(0, ge=0)
+    name: str = Field(
+        min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="run folders are named after it"
+    )
+    description: str = Field("", description="for the report")
+    seed: int = Field(0, ge=0, description="decides every arrival and which prompt it brings")
     prompt_sets: dict[str, str | list[str]] = Field(
         min_length=1, description="set name → JSONL file or files, relative to the scenario file"
     )
     tenants: list[Tenant] = Field(
-        default_factory=lambda: [Tenant(name="default", share=1.0)], min_length=1
+        default_factory=lambda: [Tenant(name="default", share=1.0)],
+        min_length=1,
+        description="who sends; one where none is given",
     )
-    phases: list[Phase] = Field(min_length=1)
+    phases: list[Phase] = Field(min_length=1, description="one after the other")
     request: Request = Field(default_factory=Request)
     buckets: Buckets = Field(default_factory=Buckets)
     observe: Observe = Field(default_factory=Observe)
