@@ -110,5 +110,5 @@ def _prefix(a: str, b: str) -> int:
     return low
 
 
-_between = lru_cache(maxsize=4096)(_prefix)
+_between = lru_cache(maxsize=32768)(_prefix)
 """Leaving one out, the idle answers of a prompt are neighbours again and again."""
