@@ -9,12 +9,8 @@ bootstrap interval over pairs. Needs vLLM (``make install-vllm``) and an otherwi
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import random
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -30,6 +26,7 @@ import numpy as np
 from clustereval.core import wire
 from serve_apps.cluster import Launch, deploy, run_app, start_cluster
 from serve_apps.vllm.settings import CPU, LOCAL_ENVIRONMENT, SHIPPED_MODEL
+from tests.support.served import served
 
 APPS = ("plain", "observed")
 TARGET = 1.02
@@ -67,30 +64,9 @@ def cluster(model: str) -> Iterator[dict[str, Any]]:
     """Where both apps are, while the context lasts."""
     # Short: Ray puts sockets below it.
     with tempfile.TemporaryDirectory(prefix="ce-", dir="/tmp") as made:
-        folder = Path(made)
-        launch = {
-            "temp_dir": str(folder / "ray"),
-            "parent": os.getpid(),
-            "settings": {"model": {"source": model}},
-        }
-        with (folder / "stderr").open("w") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.probe_overhead", "--serve", json.dumps(launch)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-            )
-            assert process.stdout is not None
-            said = next((text for text in process.stdout if text.startswith("{")), "{}")
-            ready = json.loads(said)
-            try:
-                if "url" not in ready:
-                    raise SystemExit(f"{ready}\n{(folder / 'stderr').read_text()[-3000:]}")
-                yield ready
-            finally:
-                process.send_signal(signal.SIGTERM)
-                process.wait(60)
+        command = ["-m", "benchmarks.probe_overhead", "--serve"]
+        with served(command, Path(made), settings={"model": {"source": model}}) as ready:
+            yield ready
 
 
 class Client:

@@ -88,10 +88,11 @@ def run_app(
             it stands for the cluster's folder, which goes with it.
     """
     launch = Launch(**json.loads(arguments[0]))
+    Path(launch.temp_dir).mkdir(parents=True, exist_ok=True)
     for name, value in {**ENVIRONMENT, **(environment or {})}.items():
-        if "{temp_dir}" in value:
-            Path(launch.temp_dir).mkdir(parents=True, exist_ok=True)
-            os.environ[name] = value.replace("{temp_dir}", launch.temp_dir)
+        own = value.replace("{temp_dir}", launch.temp_dir)
+        if own != value:  # in the cluster's folder, whatever the caller has
+            os.environ[name] = own
         else:
             os.environ.setdefault(name, value)
     marker = os.environ.setdefault(MARKER, uuid.uuid4().hex)

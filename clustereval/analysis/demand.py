@@ -8,12 +8,13 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from clustereval.analysis import wording
+from clustereval.analysis import waits, wording
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.scaling import series_of
 from clustereval.analysis.slices import Floats, Frames
+from clustereval.analysis.waits import Wait
 from clustereval.core.concurrency import InFlight
-from clustereval.core.findings import Finding, Status
+from clustereval.core.findings import Finding
 
 LOOK_BACK_S: Final = 5.0
 """Demand is a mean over so long."""
@@ -27,23 +28,19 @@ GAP_STEPS: Final = 3.0
 
 
 @dataclass(frozen=True)
-class Unmet:
+class Unmet(Wait):
     """A stretch of demand above the target, all replicas that were asked for running.
 
+    It ends where the target rises or demand falls; a gap in the samples hides its end.
+
     Attributes:
-        at_s: its beginning. wait_s: until the target rose, demand fell, or the samples have a gap.
-        met: whether the target rose. seen: whether its end was.
+        met: whether the target rose.
         requests: mean in flight at its end; wanted: what the replicas asked for are meant to hold.
-        step_s: the sampling interval.
     """
 
-    at_s: float
-    wait_s: float
     met: bool
-    seen: bool
     requests: float
     wanted: float
-    step_s: float
 
 
 def unmet(frames: Frames) -> list[Unmet] | None:
@@ -84,21 +81,26 @@ def _of_deployment(inside: InFlight, samples: pd.DataFrame) -> list[Unmet]:
     found: list[Unmet] = []
     begun: int | None = None
 
-    def end(first: int, index: int, *, met: bool = False, seen: bool = True) -> None:
-        if seen and not met:  # when demand fell, not when the lull was long enough to say so
+    def end(first: int, index: int, *, met: bool = False, ended: bool = True) -> None:
+        if ended and not met:  # when demand fell, not when the lull was long enough to say so
             index = min(index, first + int(np.flatnonzero(above[first:index])[-1]) + 1)
-        wait = float(times[index] - times[first])
         at = max(first, index - 1)
         found.append(
             Unmet(
-                float(times[first]), wait, met, seen, float(requests[at]), float(wanted[at]), step
+                at_s=float(times[first]),
+                wait_s=float(times[index] - times[first]),
+                ended=ended,
+                step_s=step,
+                met=met,
+                requests=float(requests[at]),
+                wanted=float(wanted[at]),
             )
         )
 
     for index in range(len(times)):
         if begun is not None and (gap[index] or rose[index] or not lasts[index]):
             if gap[index]:
-                end(begun, index - 1, seen=False)
+                end(begun, index - 1, ended=False)
             else:
                 end(begun, index, met=bool(rose[index]))
             begun = None
@@ -110,43 +112,20 @@ def _of_deployment(inside: InFlight, samples: pd.DataFrame) -> list[Unmet]:
 
 
 def draft_of(check: str, stretches: list[Unmet] | None, limit_s: float) -> Draft:
-    """The longest stretch against its limit: a census, to a sample's precision.
-
-    One whose end was not seen is no shorter than that, so it can fail but not pass. Where no target
-    was sampled, or demand never stood above it, the finding does not gate.
-    """
-    worst = max(stretches or (), key=lambda stretch: stretch.wait_s, default=None)
-    finding = Finding(
+    """The longest stretch against its limit."""
+    return waits.draft_of(
+        stretches,
         check=check,
         metric="demand_s",
-        unit="s",
+        limit_s=limit_s,
         effect="demand above the autoscaler's target, until it asked for more, longest",
-        slice={} if worst is None else {"at_s": round(worst.at_s, 1)},
-        margin=limit_s,
-        n=len(stretches or ()),
-        clusters=len(stretches or ()),
-        resampling_unit="stretch of demand above the target",
-        method=f"census of the stretches of {LOOK_BACK_S:g} s means, to the precision of the "
-        "sampling interval",
-        gate=worst is not None,
+        unit="stretch of demand above the target",
+        unsampled="how fast the autoscaler asked for more was not observed: needs a deployment "
+        "that scales, and the Ray dashboard, which shows its target",
+        none="demand never stood above what the replicas asked for are meant to hold",
+        say=_sentence,
+        remedy=_remedy,
     )
-    if worst is None:
-        say = (
-            "how fast the autoscaler asked for more was not observed: needs a deployment that "
-            "scales, and the Ray dashboard, which shows its target"
-            if stretches is None
-            else "demand never stood above what the replicas asked for are meant to hold"
-        )
-        return Draft(finding, None, lambda _: say)
-    finding = finding.model_copy(
-        update={
-            "observed": worst.wait_s,
-            "estimate": worst.wait_s,
-            "low": max(0.0, worst.wait_s - worst.step_s),
-            "high": worst.wait_s + worst.step_s if worst.seen else None,
-        }
-    )
-    return Draft(finding, None, lambda f: _sentence(f, worst), lambda f: _remedy(f, worst))
 
 
 def _sentence(finding: Finding, worst: Unmet) -> str:
@@ -163,9 +142,7 @@ def _sentence(finding: Finding, worst: Unmet) -> str:
     )
 
 
-def _remedy(finding: Finding, worst: Unmet) -> str:
-    if finding.status is not Status.FAIL:
-        return ""
+def _remedy(_: Unmet) -> str:
     return (
         "shorten upscale_delay_s and look_back_period_s in autoscaling_config, and see that "
         "upscaling_factor is not below 1"

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pandas as pd
 
-from clustereval.analysis import wording
+from clustereval.analysis import waits, wording
 from clustereval.analysis.checks.base import latency_s
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.intervals import point_quantile
 from clustereval.analysis.slices import Floats, Frames
+from clustereval.analysis.waits import Wait
 from clustereval.core.checks import AutoscalingLag
-from clustereval.core.findings import Finding, Status
+from clustereval.core.findings import Finding
 
 _BIN_ROWS = 20
 """Requests that a step of saturation needs before it is judged."""
 
 
-@dataclass(frozen=True)
-class Rise:
-    """One rise of the autoscaler's target.
-
-    Attributes:
-        at_s: when it was seen. wait_s: until as many replicas ran, or until it was given up.
-        served: whether as many replicas ran in the end. step_s: the sampling interval.
-    """
-
-    at_s: float
-    wait_s: float
-    served: bool
-    step_s: float
+class Rise(Wait):
+    """One rise of the autoscaler's target: until as many replicas ran, or it was given up."""
 
 
 def rises(cluster: pd.DataFrame) -> list[Rise] | None:
@@ -73,54 +61,33 @@ def _rises_of(target: pd.Series, running: pd.Series) -> list[Rise]:
         end = max(run_times[-1], times[-1])
         stop = min(given_up[0] if len(given_up) else end, end)
         if len(ready) and ready[0] <= stop:
-            found.append(Rise(start, ready[0] - start, True, step))
+            found.append(Rise(start, ready[0] - start, ended=True, step_s=step))
         else:
-            found.append(Rise(start, stop - start, False, step))
+            found.append(Rise(start, stop - start, ended=False, step_s=step))
     return found
 
 
 def draft_of(check: str, rises: list[Rise] | None, limit_s: float) -> Draft:
-    """The slowest rise against its limit: a census of the run's rises, to a sample's precision.
-
-    Where no target was sampled, or it never rose, the finding says so and does not gate.
-    """
-    worst = max(rises or (), key=lambda rise: (rise.wait_s, not rise.served), default=None)
-    finding = Finding(
+    """The slowest rise against its limit."""
+    return waits.draft_of(
+        rises,
         check=check,
         metric="scale_up_s",
-        unit="s",
+        limit_s=limit_s,
         effect="from the target's rise to as many running replicas, slowest",
-        slice={} if worst is None else {"at_s": round(worst.at_s, 1)},
-        margin=limit_s,
-        n=len(rises or ()),
-        clusters=len(rises or ()),
-        resampling_unit="rise of the target",
-        method="census of the rises, to the precision of the sampling interval",
-        gate=worst is not None,
+        unit="rise of the target",
+        unsampled="time to scale up not observed: needs the Ray dashboard, which knows the target",
+        none="the autoscaler never asked for more replicas, so scaling up was not tried",
+        say=_sentence,
+        remedy=_remedy,
     )
-    if worst is None:
-        say = (
-            "time to scale up not observed: needs the Ray dashboard, which samples the target"
-            if rises is None
-            else "the autoscaler never asked for more replicas, so scaling up was not tried"
-        )
-        return Draft(finding, None, lambda _: say)
-    finding = finding.model_copy(
-        update={
-            "observed": worst.wait_s,
-            "estimate": worst.wait_s,
-            "low": max(0.0, worst.wait_s - worst.step_s) if worst.served else worst.wait_s,
-            "high": worst.wait_s + worst.step_s if worst.served else None,
-        }
-    )
-    return Draft(finding, None, lambda f: _sentence(f, worst), lambda f: _remedy(f, worst))
 
 
 def _sentence(finding: Finding, worst: Rise) -> str:
     took = wording.amount(worst.wait_s, "s")
     what = (
         f"the replicas asked for at {worst.at_s:.0f} s ran {took} later"
-        if worst.served
+        if worst.ended
         else f"the replicas asked for at {worst.at_s:.0f} s had not come after {took}"
     )
     undecided = wording.ending(finding)
@@ -131,10 +98,8 @@ def _of(rises: int) -> str:
     return f"slowest of {rises} rises" if rises > 1 else "the only rise"
 
 
-def _remedy(finding: Finding, worst: Rise) -> str:
-    if finding.status is not Status.FAIL:
-        return ""
-    if not worst.served:
+def _remedy(worst: Rise) -> str:
+    if not worst.ended:
         return "the cluster could not place the replicas: check its free resources and max_replicas"
     return (
         f"new replicas need {worst.wait_s:.0f} s: keep one more running (min_replicas), or shorten "

@@ -9,10 +9,11 @@ from clustereval.core.errors import ScenarioError
 
 CREDENTIAL_NAME = re.compile(
     r"authori[sz]ation|(?<![a-z])auth(?![a-z])|cookie|secret|passw|credential|apikey"
-    r"|(?<![a-z])key(?![a-z])|token(?!s)",
+    r"|(?<![a-z])key(?![a-z])(?![-_]env)|(?<![a-z_])token(?!s)",
     re.IGNORECASE,
 )
-"""Headers named so carry what must not be kept: in doubt, they count as credentials."""
+"""What is named so carries what must not be kept or shown: in doubt it counts as a credential. The
+name of an environment variable is none."""
 
 
 def api_key(variable: str | None) -> str | None:

@@ -96,10 +96,10 @@ class TrafficDrift(Contrast):
 
 
 class TenantFairness(Contrast):
-    """Each tenant with all tenants, and with its own SLO."""
+    """Each tenant with the others, and with its own SLO."""
 
     quantile: Quantile = Field(0.99, description="of E2E")
-    latency_factor: Factor = Field(1.5, description="E2E against all tenants, at `quantile`")
+    latency_factor: Factor = Field(1.5, description="E2E against the other tenants, at `quantile`")
 
 
 class Fidelity(Check):

@@ -9,11 +9,9 @@ import re
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from clustereval.core.api_keys import CREDENTIAL_NAME
+
 HIDDEN: Final = "‹hidden›"
-_SECRET_NAME: Final = re.compile(
-    r"authorization|cookie|secret|passw|credential|api[-_]?key(?![-_]env)|(?<![a-z_])token(?!s)",
-    re.IGNORECASE,
-)
 _SECRET_TEXT: Final = re.compile(
     r"(?i)(\bbearer\s+)\S+|\b(?:sk|hf|gsk|ghp|xox[bp])[-_][A-Za-z0-9_-]{12,}"
 )
@@ -23,7 +21,7 @@ def redacted(value: Any) -> Any:
     """``value`` (JSON-like) without what looks like a credential, by its key or its shape."""
     if isinstance(value, dict):
         return {
-            key: HIDDEN if _SECRET_NAME.search(str(key)) and isinstance(item, str) else
+            key: HIDDEN if CREDENTIAL_NAME.search(str(key)) and isinstance(item, str) else
             redacted(item)
             for key, item in value.items()
         }  # fmt: skip
@@ -54,9 +52,9 @@ def command(argv: list[str]) -> list[str]:
     shown: list[str] = []
     for word in argv:
         name, equals, _ = word.partition("=")
-        if shown and shown[-1].startswith("--") and _SECRET_NAME.search(shown[-1]):
+        if shown and shown[-1].startswith("--") and CREDENTIAL_NAME.search(shown[-1]):
             shown.append(HIDDEN)
-        elif equals and _SECRET_NAME.search(name):
+        elif equals and CREDENTIAL_NAME.search(name):
             shown.append(f"{name}={HIDDEN}")
         else:
             shown.append(text(word))

@@ -29,6 +29,7 @@ def frames_of(
     most: int | list[int] | None = 8,
     running: list[int] | None = None,
     unseen: tuple[int, int] = (0, 0),
+    **scenario_keys: Any,
 ) -> Frames:
     """A run with so many in flight in each second; the seconds of ``unseen`` were not sampled."""
     requests, scores, _ = synthetic_tables(rows=sum(in_flight))
@@ -46,7 +47,9 @@ def frames_of(
     ]
     every = pd.concat([cluster, *settings], ignore_index=True)
     every = every[~every["t_s"].between(*unseen, inclusive="neither")]
-    return build_frames(requests, scores, CLUSTER.to_pandas(CLUSTER.conform(every)), scenario())
+    return build_frames(
+        requests, scores, CLUSTER.to_pandas(CLUSTER.conform(every)), scenario(**scenario_keys)
+    )
 
 
 def finding_of(
@@ -137,12 +140,13 @@ def test_what_no_sample_saw_is_no_demand() -> None:
 
 
 def test_the_check_looks_at_demand_where_no_replica_is_saturated() -> None:
-    """A target that never rises, under buckets that are far above it, fails the check."""
-    findings = analyse_frames(frames_of([2] * SECONDS, [16] * SECONDS + [0] * 0))
-    metrics = {f.metric: f.status for f in findings.of("autoscaling_lag")}
-    assert metrics["demand_s"] is not None
-    [check] = [c for c in findings.checks if c.check == "autoscaling_lag"]
-    assert check.status is not Status.NOT_OBSERVED
+    """A target that never rises, under buckets that are far above it, fails the check by name."""
+    findings = analyse_frames(
+        frames_of([2] * SECONDS, [16] * SECONDS, checks={"autoscaling_lag": {"demand_s": 20.0}})
+    )
+    failed = [f for f in findings.of("autoscaling_lag") if f.gate and f.status is Status.FAIL]
+    assert [f.metric for f in failed] == ["demand_s"]
+    assert "asked for no more replicas" in failed[0].sentence
 
 
 def test_without_the_dashboard_it_is_not_observed() -> None:

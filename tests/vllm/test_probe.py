@@ -9,8 +9,6 @@ import http.client
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +20,7 @@ import httpx
 import pytest
 
 from clustereval.core import wire
+from tests.support.served import served
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -82,25 +81,8 @@ class App:
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    folder = tmp_path_factory.mktemp("p")
-    launch = {"temp_dir": str(folder / "ray"), "parent": os.getpid()}
-    with (folder / "stderr").open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.vllm.probe_main", json.dumps(launch)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
-        assert process.stdout is not None
-        line = next((line for line in process.stdout if line.startswith("{")), "{}")
-        ready = json.loads(line)
-        try:
-            assert "url" in ready, f"{ready}\n{(folder / 'stderr').read_text()[-3000:]}"
-            yield App(**ready)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
+    with served(["-m", "tests.vllm.probe_main"], tmp_path_factory.mktemp("p")) as ready:
+        yield App(**ready)
 
 
 def observed(reply: httpx.Response) -> set[str]:

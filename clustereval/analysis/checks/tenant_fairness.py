@@ -35,7 +35,7 @@ SLO_RUBRIC = "correct"
 class TenantFairnessCheck:
     """A tenant is held against all *other* tenants' requests: a large tenant *is* most of "all".
 
-    The two sides are then independent, and a tenant that is worse than all is worse still than
+    The two sides then share no request, and a tenant that is worse than all is worse still than
     the others. Where it asks for other things than they do, the difference may be its prompts':
     then only its own SLO gates.
     """
