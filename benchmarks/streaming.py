@@ -37,6 +37,11 @@ def honest() -> Mapping[str, tuple[sim.Make, sim.Send]]:
         name = f"4 ms a token, answers of 8 to 16, starved {1000 * length_s:g} ms"
         name += f" every {1000 * every_s:g} ms"
         found[name] = (sim.one_by_one(0.004, 0.3, (8, 17)), sim.stalling(every_s, length_s))
+    for by_s in (0.01, 0.03):
+        name = f"10 ms a token, writes {1000 * by_s:g} ms late"
+        found[name] = (sim.one_by_one(0.01, 0.3), sim.delayed(sim.at_once, by_s))
+        name = f"1 to 5 tokens a step of 50 ms, writes {1000 * by_s:g} ms late"
+        found[name] = (sim.speculative(0.05, 0.1), sim.delayed(sim.at_once, by_s))
     for step_s in (0.01, 0.025, 0.05):
         for jitter in (0.02, 0.2):
             name = f"1 to 5 tokens a step of {1000 * step_s:g} ms, jitter {jitter:g}"
@@ -57,6 +62,17 @@ def batched() -> Mapping[str, tuple[sim.Make, sim.Send]]:
         found[name] = (sim.one_by_one(itl_s, 0.3, (4, 21)), sim.batcher(0.05))
     found["a proxy that buffers whole answers"] = (sim.one_by_one(0.01, 0.2), sim.buffered)
     return found
+
+
+def starved() -> Mapping[str, tuple[sim.Make, sim.Send]]:
+    """A 50 ms batcher over a path that delays each write by so much in the mean."""
+    return {
+        f"50 ms batcher over {1000 * itl_s:g} ms a token, writes {1000 * by_s:g} ms late": (
+            sim.one_by_one(itl_s, 0.3), sim.delayed(sim.batcher(0.05), by_s)
+        )
+        for itl_s in (0.005, 0.01)
+        for by_s in (0.005, 0.01, 0.02)
+    }  # fmt: skip
 
 
 def seen(service: tuple[sim.Make, sim.Send], seed: int) -> Batcher | None:
@@ -82,7 +98,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="?", type=int, default=50)
     runs = parser.parse_args().runs
-    for words, services in (("honest, called batched", honest()), ("batched", batched())):
+    tables = {
+        "honest, called batched": honest(),
+        "batched, recognised": batched(),
+        "batched on a starved machine, recognised": starved(),
+    }
+    for words, services in tables.items():
         hits, total = table(services, runs)
         low, high = wilson(hits / total, total, 0.025)
         print(f"{words}: {hits} of {total}, {hits / total:.1%} ({low:.1%} to {high:.1%})\n")

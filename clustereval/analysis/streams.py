@@ -34,8 +34,10 @@ LUMP: Final = 2.0
 SHORTEST_S: Final = 0.008
 """Beats below this are the jitter of schedulers and networks."""
 EARLY: Final = 0.8
-"""A gap below this share of the beat came early."""
+"""A lump that comes before this share of the beat has passed came early."""
 MOST_EARLY: Final = 0.05
+MOST_EARLY_HELD: Final = 0.2
+"""Of a single answer's gaps, which are fewer."""
 MOST_LATE: Final = 0.25
 """Share of gaps that may be longer than one and a half beats: beats that found no token."""
 FLUSHED: Final = 0.2
@@ -55,13 +57,13 @@ class Batcher:
 
     Attributes:
         interval_s: its beat; null where whole answers came at once, so that none can be seen.
-        floor_s: the gap that only one lump in twenty undercuts; null likewise.
+        apart_s: time between lumps, median; null likewise.
         tokens: tokens per lump, median.
         holds_first: no first token came sooner than a beat, so TTFT measures it.
     """
 
     interval_s: float | None
-    floor_s: float | None
+    apart_s: float | None
     tokens: float
     holds_first: bool
 
@@ -70,11 +72,13 @@ class Batcher:
 class Streams:
     """One row per answer; ``gaps`` are those between its lumps, in seconds.
 
-    ``tokens`` and ``lumps`` have shape (rows,) and are 0 where the answer was not streamed.
+    ``tokens``, ``lumps`` and ``usual`` have shape (rows,) and are 0 where the answer was not
+    streamed; ``usual`` is the median number of tokens in a lump.
     """
 
     tokens: Floats
     lumps: Floats
+    usual: Floats
     gaps: Sequence[Floats]
 
     @classmethod
@@ -83,16 +87,19 @@ class Streams:
 
         Of servers that put several tokens into one chunk, the reported number counts.
         """
-        gaps, chunks = [], []
+        gaps, chunks, usual = [], [], []
         for value in itl_s:
             known = isinstance(value, list | tuple | np.ndarray)
             times = np.asarray(value if known else (), dtype=float)
             gaps.append(times[times > TOGETHER_S])
             chunks.append(len(times) + 1 if known and len(times) else 0)
+            ends = np.flatnonzero(np.concatenate([[True], times > TOGETHER_S, [True]]))
+            usual.append(np.median(np.diff(ends)))
         count = np.asarray(chunks, dtype=float)
         lumps = np.where(count > 0, [len(each) + 1.0 for each in gaps], 0.0)
         tokens = np.where(count > 0, np.fmax(count, output_tokens), 0.0)
-        return cls(tokens, lumps, gaps)
+        each = np.divide(tokens, count, out=np.zeros_like(tokens), where=count > 0)
+        return cls(tokens, lumps, np.asarray(usual, dtype=float) * each, gaps)
 
     @property
     def telling(self) -> Mask:
@@ -121,26 +128,43 @@ def recognise(streams: Streams, ttft_s: Floats, among: Mask) -> Batcher | None:
     rows = np.flatnonzero(among & streams.telling)
     if len(rows) < MIN_STREAMS:
         return None
-    lumped = rows[(streams.per_lump[rows] >= LUMP) & (streams.lumps[rows] >= 2)]
+    # In the mean, and mostly: a stall makes one large lump among single tokens.
+    crowded = (streams.per_lump[rows] >= LUMP) & (streams.usual[rows] >= LUMP)
+    lumped = rows[crowded & (streams.lumps[rows] >= 2)]
     inner = [streams.inner(row) for row in lumped]
     gaps = np.concatenate(inner) if inner else np.empty(0)
     if len(gaps) < MIN_GAPS or sum(len(each) > 0 for each in inner) < MIN_STREAMS:
         return _at_once(streams, ttft_s, rows)
     beat = float(np.median(gaps))
+    early = np.concatenate([_early(each, beat) for each in inner])
     last = np.array([streams.gaps[row][-1] for row in lumped])
     regular = (
         beat >= SHORTEST_S
-        and (gaps < EARLY * beat).mean() <= MOST_EARLY
+        and early.mean() <= MOST_EARLY
         and (gaps > 1.5 * beat).mean() <= MOST_LATE
     )
     if not regular or (last < EARLY * beat).mean() < FLUSHED:
         return None
     return Batcher(
-        interval_s=float(np.quantile(gaps, 0.1)),
-        floor_s=float(np.quantile(gaps, 0.05)),
+        interval_s=float(np.quantile(gaps[gaps >= EARLY * beat], 0.1)),
+        apart_s=beat,
         tokens=float(np.median(streams.per_lump[lumped])),
         holds_first=_holds_first(ttft_s[lumped], EARLY * beat),
     )
+
+
+def _early(gaps: Floats, beat: float) -> Mask:
+    """Which gaps of an answer are shorter than a clock's can be, shape (gaps,).
+
+    A lump that was delayed on its way makes the next gap shorter, and no clock earlier: what is
+    late is made up for.
+    """
+    early = np.zeros(len(gaps), dtype=bool)
+    late = 0.0
+    for index, gap in enumerate(gaps):
+        early[index] = gap + late < EARLY * beat
+        late = max(0.0, late + gap - beat)
+    return early
 
 
 def _at_once(streams: Streams, ttft_s: Floats, rows: np.ndarray) -> Batcher | None:
@@ -166,9 +190,10 @@ def held_back(streams: Streams, batcher: Batcher | None) -> Floats:
     held = np.where(streams.telling, 0.0, np.nan)
     if batcher is None:
         return held
-    early = EARLY * (batcher.interval_s or 0.0)
     least = LUMP if batcher.interval_s is not None else AT_ONCE_TOKENS / 2
     for row in np.flatnonzero(streams.telling & (streams.per_lump >= least)):
         inner = streams.inner(row)
-        held[row] = float(len(inner) == 0 or (inner >= early).mean() > 0.8)
+        held[row] = float(
+            len(inner) == 0 or _early(inner, batcher.interval_s or 0.0).mean() < MOST_EARLY_HELD
+        )
     return held

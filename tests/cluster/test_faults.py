@@ -104,6 +104,7 @@ class Planted:
 
 SKEW = Planted("replica_skew", skewed_replica)
 CACHE_MISS = Planted("cache_miss", low_cache)
+SATURATION = Planted("saturation", saturated, metric="correct")
 SLOW_START = Planted("slow_start", of_metric("scale_up_s"), 30.0)
 LATE = Planted(
     "late_autoscaler",
@@ -111,9 +112,11 @@ LATE = Planted(
     metric="demand_s",
 )
 STARVATION = Planted("tenant_starvation", small_tenant)
-RACE = Planted("race", of_metric("harmful_divergence"))
+RACE = Planted("race", of_metric("harmful_divergence", "failed"), metric="harmful_divergence")
 # On a slow machine an answer without end may time out before it is cut.
 REPETITION = Planted("repetition", of_metric("harmful_divergence", "truncated", "failed"))
+ERRORS = Planted("errors", of_metric("harmful_divergence", "truncated", "failed"), metric="failed")
+STALLS = Planted("stalls", saturated, metric="failed")
 
 
 @pytest.mark.parametrize(
@@ -121,11 +124,9 @@ REPETITION = Planted("repetition", of_metric("harmful_divergence", "truncated", 
     [
         [SKEW, SLOW_START],
         [CACHE_MISS, STARVATION],
-        [Planted("saturation", saturated)],
-        [RACE],
+        [SATURATION, ERRORS],
+        [RACE, STALLS],
         [REPETITION, LATE],
-        [Planted("errors", of_metric("failed"))],
-        [Planted("stalls", saturated)],
     ],
     ids=lambda planted: "+".join(one.fault for one in planted),
 )
@@ -134,7 +135,7 @@ def test_each_planted_fault_is_failed_by_its_own_check(
 ) -> None:
     """The verdict fails, each fault's own check fails, and what it names is what was planted.
 
-    Two share a run where neither could make the other's check name what it has to name.
+    Two share a run where neither makes the other's finding, of that metric or slice.
     """
     overrides = () if SKEW in planted else ONE_SWEEP
     result = run(tmp_path, {one.fault: one.strength for one in planted}, *overrides)

@@ -99,6 +99,19 @@ def batcher(interval_s: float, overhead_s: float = 0.0015) -> Send:
     return send
 
 
+def delayed(send: Send, by_s: float) -> Send:
+    """What ``send`` delivers over a path that holds each write up, by ``by_s`` in the mean, and
+    keeps their order: a starved machine's."""
+
+    def late(times: Floats, rng: Rng) -> Floats:
+        arrived = send(times, rng)
+        writes, write = np.unique(arrived, return_inverse=True)
+        held_up: Floats = np.maximum.accumulate(writes + rng.exponential(by_s, len(writes)))[write]
+        return held_up
+
+    return late
+
+
 def buffered(times: Floats, rng: Rng) -> Floats:
     """A proxy that passes an answer on when it is whole."""
     return np.full_like(times, times[-1])

@@ -14,7 +14,8 @@ from tests.cluster.quiet import Quiet
 from tests.vllm.conftest import Cluster
 
 HERE = Path(__file__).parent
-RECORDS = HERE.parent.parent / "scenarios" / "prompts" / "records.jsonl"
+PROMPTS = HERE.parent.parent / "scenarios" / "prompts"
+RECORDS, COUNTS = PROMPTS / "records.jsonl", PROMPTS / "counts.jsonl"
 
 
 def replay(
@@ -56,7 +57,8 @@ def records(groups: int) -> PromptLibrary:
 
 def of_family(family: str, count: int) -> PromptLibrary:
     """The first so many prompts of one family that the model knows."""
-    return PromptLibrary([p for p in read_prompts(RECORDS) if p.family == family][:count])
+    known = read_prompts(RECORDS, COUNTS)
+    return PromptLibrary([prompt for prompt in known if prompt.family == family][:count])
 
 
 def documents(count: int, tokens: int, questions: int) -> PromptLibrary:

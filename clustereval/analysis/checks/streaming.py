@@ -64,12 +64,12 @@ def _sentence(finding: Finding, batcher: Batcher | None) -> str:
     if batcher is None or not finding.estimate:
         return f"tokens arrive as they are made ({numbers}){wording.ending(finding)}"
     said = f"{wording.percent(finding.estimate)} of streamed answers were held back"
-    if batcher.interval_s is None or batcher.floor_s is None:
+    if batcher.interval_s is None or batcher.apart_s is None:
         said += f" and came at once, {batcher.tokens:.0f} tokens in one piece, so TTFT is E2E"
     else:
         said += (
-            f" by a batcher of about {_rounded(batcher)} ms: chunks are hardly ever less than "
-            f"{1000 * batcher.floor_s:.0f} ms apart and bring {batcher.tokens:.0f} tokens each"
+            f" by a batcher of about {_rounded(batcher)} ms: chunks come "
+            f"{1000 * batcher.apart_s:.0f} ms apart and bring {batcher.tokens:.0f} tokens each"
         )
         said += "; TTFT measures it" if batcher.holds_first else ""
     return f"{said} ({numbers}){wording.ending(finding)}"
