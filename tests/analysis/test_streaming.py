@@ -43,7 +43,7 @@ def test_a_batcher_is_recognised_and_its_beat_named(name: str) -> None:
 
 @pytest.mark.parametrize("itl_ms", [5, 10])
 def test_a_batcher_is_recognised_though_its_writes_come_late(itl_ms: int) -> None:
-    """A starved machine delays lumps, and each delay shortens the next gap: the beat is the same."""
+    """A starved machine delays lumps, and each delay shortens the next gap: no new beat."""
     service = starved()[f"50 ms batcher over {itl_ms} ms a token, writes 5 ms late"]
     for seed in range(3):
         found = seen(service, seed)
