@@ -123,6 +123,18 @@ def judge(
         InvalidRunError: nothing was sent.
         RunFolderError: a file is missing or damaged.
     """
+    if not run.manifest.simulated:  # whose tables are its raw data
+        _join(run, note)
+    spans = export_spans(run, otlp)
+    if spans.problem and note:
+        note(spans.problem)
+    score_run(run)
+    findings = analyse(run)
+    run.update_manifest(hashes=run.hash_files())
+    return findings
+
+
+def _join(run: Run, note: Callable[[str], None] | None) -> None:
     adopt_load(run)
     if not run.has(RAW_RESPONSES):
         raise InvalidRunError(
@@ -133,13 +145,6 @@ def judge(
     if note:
         for sentence in lost_sight(run.manifest.observation, run.manifest.level):
             note(f"Ray's view: {sentence}")
-    spans = export_spans(run, otlp)
-    if spans.problem and note:
-        note(spans.problem)
-    score_run(run)
-    findings = analyse(run)
-    run.update_manifest(hashes=run.hash_files())
-    return findings
 
 
 @contextmanager

@@ -75,6 +75,9 @@ class Manifest(BaseModel):
     scenario: Scenario
     seed: int
     target: Target
+    simulated: bool = Field(
+        False, description="in virtual time: a model's numbers, not a cluster's"
+    )
     versions: dict[str, str] = Field(default_factory=dict)
     t0_unix_s: float | None = Field(None, description="the zero of every *_s column")
     ended_s: float | None = None

@@ -18,6 +18,7 @@ from clustereval.core.errors import ClusterEvalError, ExitCode
 
 VERBS = {
     "run": "clustereval.cli.run:run",
+    "simulate": "clustereval.cli.simulate:simulate",
     "score": "clustereval.cli.offline:score",
     "report": "clustereval.cli.offline:report",
     "compare": "clustereval.cli.offline:compare",

@@ -176,7 +176,10 @@ def _missing(tables: Tables, folder: str) -> list[tuple[str, str]]:
 def _facts(manifest: Manifest, requests: pd.DataFrame | None) -> list[tuple[str, str]]:
     """The run in one line."""
     target = manifest.target
-    facts = [("model", target.model), ("at", redact.url(target.url))]
+    where = (
+        "virtual time: simulated, not measured" if manifest.simulated else redact.url(target.url)
+    )
+    facts = [("model", target.model), ("at", where)]
     if target.app:
         facts.append(("app", target.app))
     if target.faults:

@@ -101,7 +101,8 @@ def _tested(findings: Findings, manifest: Manifest) -> str:
     parts = [f"{one_line(manifest.target.model, 40)}, scenario {manifest.scenario.name}"]
     if planned:
         parts.append(f"{count(ok or 0)} of {count(planned)} requests answered")
-    parts.append(f"observed at level {manifest.level or 'unknown'}")
+    seen = f"observed at level {manifest.level or 'unknown'}"
+    parts.append("simulated in virtual time" if manifest.simulated else seen)
     return "; ".join(parts)
 
 

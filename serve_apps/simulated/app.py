@@ -98,6 +98,8 @@ def build(options: Options) -> serve.Application:
             look_back_period_s=app.look_back_period_s,
             upscale_delay_s=Faults(options.faults).upscale_delay_s(app.upscale_delay_s),
             downscale_delay_s=app.downscale_delay_s,
+            upscaling_factor=app.upscaling_factor,
+            downscaling_factor=app.downscaling_factor,
         ),
         request_router_config=RequestRouterConfig(
             request_router_class="clustereval.probe.router:PinningRouter"

@@ -53,6 +53,8 @@ class AppSettings:
     look_back_period_s: float = 2.0
     upscale_delay_s: float = 1.0
     downscale_delay_s: float = 600.0
+    upscaling_factor: float = 1.0
+    downscaling_factor: float = 1.0
     start_s: float = 0.5
     """How long a replica loads its "weights"."""
     base_accuracy: float = 0.97

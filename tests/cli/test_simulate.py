@@ -1,0 +1,88 @@
+"""``clustereval simulate``: the files and the verdict of a run, without a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clustereval.cli.simulate import parse_settings
+from clustereval.core.errors import ScenarioError
+from clustereval.core.findings import Findings, Outcome, Status
+from clustereval.core.scenario_file import load_scenario
+from clustereval.pipeline import Result, judge
+from clustereval.rundir import FINDINGS, REPORT
+from clustereval.simulate import Request, simulate_run
+from tests.cluster.quiet import Quiet
+
+PRELAUNCH = Path("scenarios/prelaunch.yaml")
+
+
+def simulated(folder: Path, faults: dict[str, float] | None = None, **settings: object) -> Result:
+    request = Request(out=folder / "run", faults=faults or {}, settings=settings, seed=1)  # type: ignore[arg-type]
+    return simulate_run(load_scenario(PRELAUNCH), request, Quiet())
+
+
+def failed(findings: Findings) -> set[str]:
+    return {f.check for f in findings.findings if f.gate and f.status is Status.FAIL}
+
+
+def test_a_simulated_run_is_a_run(tmp_path: Path) -> None:
+    """Every planned arrival is a row, placed and scored; a healthy fleet is not failed; the page
+    and the verdict can be made anew."""
+    result = simulated(tmp_path)
+    run = result.run
+    assert result.findings.verdict.outcome in (Outcome.PASS, Outcome.INCONCLUSIVE)
+    rows = run.requests
+    assert len(rows) == len(run.plan)
+    assert (rows.outcome == "ok").all()
+    assert rows.replica_id.notna().all()
+    assert (rows.observed_by == "probe").all()
+    assert {"idle", "saturating"} <= set(rows.saturation_bucket)
+    assert rows.replica_count.max() > rows.replica_count.min(), "the bursts did not scale it"
+    assert rows.cache_hit_ratio.max() > 0.5
+    assert run.has(REPORT)
+    before = run.path(FINDINGS).read_text()
+    judge(run)
+    assert run.path(FINDINGS).read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [("replica_skew", "replica_skew"), ("saturation", "autoscaling_lag"), ("errors", "fidelity"),
+     ("stalls", "autoscaling_lag"), ("race", "fidelity"), ("slow_start", "autoscaling_lag"),
+     ("late_autoscaler", "autoscaling_lag"), ("repetition", "fidelity")],
+)  # fmt: skip
+def test_a_planted_fault_is_failed_by_its_own_check_in_virtual_time_too(
+    tmp_path: Path, fault: str, check: str
+) -> None:
+    """As on real Ray Serve, which `tests/cluster/test_faults.py` holds."""
+    from serve_apps.registry import find_app
+
+    strength = find_app("simulated").parse_faults([fault])
+    assert check in failed(simulated(tmp_path, dict(strength)).findings)
+
+
+def test_settings_change_the_fleet(tmp_path: Path) -> None:
+    """More replicas are more replicas, and a fleet whose answers are worse fails its floors."""
+    rows = simulated(tmp_path / "a", app={"min_replicas": 5, "max_replicas": 5}).run.requests
+    assert set(rows.replica_rank) == set(range(5))
+    worse = simulated(tmp_path / "b", quality={"accuracy": 0.5})
+    assert "model_quality" in failed(worse.findings)
+
+
+def test_settings_are_parsed_or_refused_in_words() -> None:
+    """GROUP.NAME=NUMBER, nothing else."""
+    assert parse_settings(("app.max_replicas=8", "engine.base_step_s=1e-3")) == {
+        "app": {"max_replicas": 8},
+        "engine": {"base_step_s": 1e-3},
+    }
+    for item in ("app", "app.x", "max=8", "app.max_replicas=many"):
+        with pytest.raises(ScenarioError, match="GROUP.NAME=NUMBER"):
+            parse_settings((item,))
+
+
+def test_an_unknown_setting_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    """Names are listed."""
+    with pytest.raises(ScenarioError, match="max_replicas"):
+        simulated(tmp_path, app={"max_replica": 3})
