@@ -78,18 +78,18 @@ def main_compare(folder: str) -> None:
         f"   {q:>4} real virtual" for q in ("p50", "p95", "p99")
     ))  # fmt: skip
     for phase in dict.fromkeys(real["phase"]):
-        pairs = [
-            [1000 * float(f.loc[f["phase"] == phase, "ttft_due_s"].quantile(q)) for f in (real, virtual)]
-            for q in (0.5, 0.95, 0.99)
-        ]  # fmt: skip
-        count = int((real["phase"] == phase).sum())
-        print(f"{phase:<16} {count:>8}" + "".join(f"   {a:>9.0f} {b:>7.0f}" for a, b in pairs))
-    print(
-        f"\n{'seconds':<10} {'in the cluster: real':>22} {'virtual':>8} {'replicas: real':>16} {'virtual':>8}"
-    )
-    for start, mine, theirs in curves(real, run.cluster, virtual, cluster):
+        both = [f.loc[f["phase"] == phase, "ttft_due_s"].astype(float) for f in (real, virtual)]
+        cells = [[1000 * float(each.quantile(q)) for each in both] for q in (0.5, 0.95, 0.99)]
+        shown = "".join(f"   {a:>9.0f} {b:>7.0f}" for a, b in cells)
+        print(f"{phase:<16} {len(both[0]):>8}{shown}")
+    heads = f"{'in flight: real':>16} {'virtual':>8} {'replicas: real':>16} {'virtual':>8}"
+    print(f"\n{'seconds':<12} {heads}")
+    for start, (depth, replicas), (depth_v, replicas_v) in curves(
+        real, run.cluster, virtual, cluster
+    ):
         print(
-            f"{start:>5.0f} to {start + BIN_S:<3.0f} {mine[0]:>19.1f} {theirs[0]:>8.1f} {mine[1]:>16.1f} {theirs[1]:>8.1f}"
+            f"{start:>5.0f} to {start + BIN_S:<3.0f} {depth:>16.1f} {depth_v:>8.1f}"
+            f" {replicas:>16.1f} {replicas_v:>8.1f}"
         )
 
 

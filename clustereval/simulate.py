@@ -152,7 +152,7 @@ def simulated_tables(
         number,
         rng=substream(seed, "fleet"),
         tenant=tenants,
-        pin=pin.to_numpy(dtype=np.int64),
+        pin=np.asarray(pin, dtype=np.int64),
         right=settings.quality.right(difficulty, number, due, substream(seed, "quality")),
         faulty=bool(faults),
     )
@@ -234,8 +234,9 @@ def _requests(plan: pd.DataFrame, o: state.Records, texts: _Texts) -> pd.DataFra
     spoke = (o["output_tokens"] > 0) & ~np.isin(o["end"], (state.HTTP_500, state.HTTP_503))
     due = plan["due_s"].to_numpy(dtype=float)
 
-    def where(values: Any, mask: np.ndarray, dtype: str) -> pd.Series:
-        return pd.Series(values, index=plan.index).astype(dtype).where(mask)
+    def where(values: Any, mask: np.ndarray, dtype: Any) -> pd.Series:
+        known: pd.Series = pd.Series(values, index=plan.index).astype(dtype).where(mask)
+        return known
 
     status = np.select([np.isin(o["end"], (state.HTTP_500,)), ~sent], [500, 0], 200)
     status = np.where(np.isin(o["end"], (state.HTTP_503, state.NO_REPLICA)), 503, status)

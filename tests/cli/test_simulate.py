@@ -16,11 +16,18 @@ from clustereval.simulate import Request, simulate_run
 from tests.cluster.quiet import Quiet
 
 PRELAUNCH = Path("scenarios/prelaunch.yaml")
+FAULTS = Path("tests/cluster/faults.yaml")
+"""What the app on real Ray Serve is tested with."""
 
 
-def simulated(folder: Path, faults: dict[str, float] | None = None, **settings: object) -> Result:
-    request = Request(out=folder / "run", faults=faults or {}, settings=settings, seed=1)  # type: ignore[arg-type]
-    return simulate_run(load_scenario(PRELAUNCH), request, Quiet())
+def simulated(
+    folder: Path,
+    faults: dict[str, float] | None = None,
+    scenario: Path = PRELAUNCH,
+    **settings: dict[str, float],
+) -> Result:
+    request = Request(out=folder / "run", faults=faults or {}, settings=settings, seed=1)
+    return simulate_run(load_scenario(scenario), request, Quiet())
 
 
 def failed(findings: Findings) -> set[str]:
@@ -51,7 +58,8 @@ def test_a_simulated_run_is_a_run(tmp_path: Path) -> None:
     ("fault", "check"),
     [("replica_skew", "replica_skew"), ("saturation", "autoscaling_lag"), ("errors", "fidelity"),
      ("stalls", "autoscaling_lag"), ("race", "fidelity"), ("slow_start", "autoscaling_lag"),
-     ("late_autoscaler", "autoscaling_lag"), ("repetition", "fidelity")],
+     ("late_autoscaler", "autoscaling_lag"), ("repetition", "fidelity"),
+     ("tenant_starvation", "tenant_fairness"), ("cache_miss", "cache_eviction")],
 )  # fmt: skip
 def test_a_planted_fault_is_failed_by_its_own_check_in_virtual_time_too(
     tmp_path: Path, fault: str, check: str
@@ -60,7 +68,7 @@ def test_a_planted_fault_is_failed_by_its_own_check_in_virtual_time_too(
     from serve_apps.registry import find_app
 
     strength = find_app("simulated").parse_faults([fault])
-    assert check in failed(simulated(tmp_path, dict(strength)).findings)
+    assert check in failed(simulated(tmp_path, dict(strength), FAULTS).findings)
 
 
 def test_settings_change_the_fleet(tmp_path: Path) -> None:
@@ -78,7 +86,7 @@ def test_settings_are_parsed_or_refused_in_words() -> None:
         "engine": {"base_step_s": 1e-3},
     }
     for item in ("app", "app.x", "max=8", "app.max_replicas=many"):
-        with pytest.raises(ScenarioError, match="GROUP.NAME=NUMBER"):
+        with pytest.raises(ScenarioError, match="NAME=NUMBER"):
             parse_settings((item,))
 
 

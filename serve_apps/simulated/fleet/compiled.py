@@ -27,13 +27,24 @@ def _cache_folder() -> Path:
 
 
 def compiled(function: F) -> F:
-    """``function`` as machine code; as it is where Numba is not installed."""
+    """``function`` as machine code that only other such code can call, in the place of the call."""
+    return _jit(function, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+
+
+def entry(function: F) -> F:
+    """``function`` as machine code, with all that it calls; kept on disk."""
+    return _jit(function, cache=True)
+
+
+def _jit(function: F, **options: bool) -> F:
     if not INSTALLED:
         return function
     os.environ.setdefault("NUMBA_CACHE_DIR", str(_cache_folder()))
     import numba
 
-    return cast(F, numba.njit(cache=True, error_model="numpy")(function))
+    # Nothing is allocated inside, and counting the references to each array of the world at each
+    # call would take ten times as long as the work.
+    return cast(F, numba.njit(error_model="numpy", _nrt=False, **options)(function))
 
 
 def require() -> None:

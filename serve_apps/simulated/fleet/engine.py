@@ -29,7 +29,8 @@ def submit(w: World, r: int, i: int, now: float) -> None:
     """Queues request ``i`` at replica ``r``."""
     q, replica = w.request[i], w.replica[r]
     if w.asked[r, q.tenant] == 0:
-        w.order[r, q.tenant] = (w.asked[r] > 0).sum()
+        for tenant in range(w.asked.shape[1]):
+            w.order[r, q.tenant] += w.asked[r, tenant] > 0
     w.asked[r, q.tenant] += 1
     q.replica = r
     q.in_flight = replica.held - replica.stalled
@@ -104,7 +105,7 @@ def step(w: World, r: int, now: float) -> None:
 @compiled
 def _to_compute(w: World, i: int) -> int:
     q = w.request[i]
-    return w.prompt[q.prompt].tokens + q.output_tokens - q.computed
+    return int(w.prompt[q.prompt].tokens + q.output_tokens - q.computed)
 
 
 @compiled
@@ -148,7 +149,7 @@ def _begin(w: World, r: int, now: float) -> float:
         + limits.decode_seq_s * sequences
         + limits.prefill_token_s * (tokens - decoded)
     )
-    return now + duration_s + cold_s
+    return float(now + duration_s + cold_s)
 
 
 @compiled

@@ -12,7 +12,7 @@ from serve_apps.simulated.fleet.state import NONE, World
 @compiled
 def used(w: World, r: int) -> int:
     """Blocks that sequences hold."""
-    return w.replica[r].shared + w.replica[r].private
+    return int(w.replica[r].shared + w.replica[r].private)
 
 
 @compiled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serve_apps.simulated.fleet import engine, kv, policy
-from serve_apps.simulated.fleet.compiled import compiled
+from serve_apps.simulated.fleet.compiled import compiled, entry
 from serve_apps.simulated.fleet.state import (
     ABSENT,
     DRAINING,
@@ -23,7 +23,7 @@ CONTROL_S = 0.1
 """Ray Serve's control loop (``RAY_SERVE_CONTROL_LOOP_INTERVAL_S``)."""
 
 
-@compiled
+@entry
 def run(w: World) -> None:
     """Simulates every arrival to its end."""
     count, limits, counts = len(w.request), w.limits[0], w.counts[0]
@@ -209,6 +209,7 @@ def _start(w: World, r: int, now: float, takes_s: float) -> None:
     replica.ready_s = now + takes_s
     replica.cold_left = w.limits[0].cold_requests
     w.asked[r, :] = 0
+    w.order[r, :] = 0
     kv.clear(w, r)
     w.counts[0].starting += 1
 
@@ -241,7 +242,7 @@ def _next_to_serve(w: World) -> int:
 
 @compiled
 def _next_ready(w: World) -> float:
-    return w.replica[_next_to_serve(w)].ready_s
+    return float(w.replica[_next_to_serve(w)].ready_s)
 
 
 @compiled

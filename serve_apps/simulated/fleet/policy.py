@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 
-from serve_apps.simulated.fleet.compiled import compiled
+from serve_apps.simulated.fleet.compiled import entry
 from serve_apps.simulated.fleet.state import Record
 
 _EPSILON_S = 1e-6
 
 
-@compiled
+@entry
 def desired(total_requests: float, running: int, target: int, limits: Record) -> int:
     """Replicas that the demand asks for, scaling factors applied, before delays and bounds.
 
@@ -23,17 +23,17 @@ def desired(total_requests: float, running: int, target: int, limits: Record) ->
     """
     if running == 0:
         if total_requests > 0:
-            return max(math.ceil(limits.upscaling_factor), target)
+            return int(max(math.ceil(limits.upscaling_factor), target))
         return target
     wanted = total_requests / limits.target_ongoing
     factor = limits.upscaling_factor if wanted > running else limits.downscaling_factor
     scaled = math.ceil(running + factor * (wanted - running))
     if math.ceil(wanted) < running and scaled == running:
         scaled -= 1
-    return max(0, scaled)
+    return int(max(0, scaled))
 
 
-@compiled
+@entry
 def decide(
     wanted: int, target: int, direction: int, since_s: float, now_s: float, limits: Record
 ) -> tuple[int, int, float]:

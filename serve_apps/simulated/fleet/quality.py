@@ -1,4 +1,4 @@
-"""Which answers a sound fleet gets right: hard prompts, chance, and windows in which more go wrong."""
+"""Which answers a sound fleet gets right: by prompt, by chance, and by load window."""
 
 from __future__ import annotations
 
