@@ -70,11 +70,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the fleet is made of."""
+    """What the fleet is made of, and which prompts it finds hard."""
 
     engine: EngineSettings = field(default_factory=EngineSettings)
     app: AppSettings = field(default_factory=AppSettings)
     quality: Quality = field(default_factory=Quality)
+    prompts_of: str = ""
+    """Decides which prompts are hard; those of the app where empty."""
 
 
 def simulate_run(loaded: LoadedScenario, request: Request, progress: Progress) -> Result:
@@ -145,7 +147,7 @@ def simulated_tables(
     tenants = pd.factorize(plan["tenant"])[0]
     pin = plan["pin"].str.removeprefix("rank:").astype("Int64").fillna(state.NONE)
     due = plan["due_s"].to_numpy(dtype=float)
-    difficulty = np.array([chance("accuracy", name, "") for name in used])
+    difficulty = np.array([chance("accuracy", name, settings.prompts_of) for name in used])
     work = workload(
         asked,
         due,
