@@ -33,6 +33,9 @@ PRIORS = (
     Priors(replicas=3, repeatable=0.9, window_icc=0.05, flip=0.03),
 )
 
+OF_ROWS = ("cache_hit_ratio",)
+"""What the expected rows themselves lose: they hold the cache misses that the priors assume."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -90,10 +93,16 @@ def main() -> None:
             hits = sum(bench.failed(sight, effect, seed) for seed in range(runs))
             name = f"{sight.gate.check} {named(sight.gate.slice)[:24]} {100 * effect:.1f}"
             print(line(name, hits, runs))
-        promised = [s for s in bench.seen.sights if s.passes and s.gate.unit == "ratio"]
         healthy = [bench.findings(None, 0.0, seed) for seed in range(runs)]
-        passed = [sum(bench.status(s, found) is Status.PASS for found in healthy) for s in promised]
-        print(line(f"least of {len(promised)} gates that are to pass", min(passed), runs))
+        passed = sorted(
+            (
+                sum(bench.status(s, found) is Status.PASS for found in healthy),
+                f"{s.gate.check} {s.gate.metric}",
+            )
+            for s in bench.seen.sights
+            if s.passes and s.gate.metric not in OF_ROWS
+        )
+        print(line(f"least of {len(passed)} to pass: {passed[0][1]}"[:44], passed[0][0], runs))
 
 
 if __name__ == "__main__":

@@ -5,18 +5,23 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from clustereval.analysis.power.outlook import outlook
+from clustereval.analysis.power.priors import Priors
+from clustereval.analysis.power.sizing import planned
 from clustereval.cli import main
 from clustereval.core.errors import ExitCode
 from clustereval.core.scenario_file import load_scenario
 from clustereval.core.shipped import scenarios_dir
 from clustereval.load.arrivals import describe_plan, make_plan
 from clustereval.report.plan_picture import arrival_rates, busiest_second, render_picture
+from clustereval.report.plan_text import outlook_line
 from tests.support.prompts import tiny_library
 from tests.support.synthetic import synthetic_run
 
@@ -69,7 +74,7 @@ def test_json_is_the_same_for_machines(command) -> None:  # type: ignore[no-unty
 def test_sizing_is_what_run_takes(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """The overrides that `--detect` prints load, and the file that `--out` writes is the same."""
     out = tmp_path / "sized.yaml"
-    argv = ("canary", "--detect", "0.15", "--check", "replica_skew", "--prior", "repeatable=0")
+    argv = ("canary", "--detect", "0.12", "--check", "replica_skew", "--prior", "repeatable=0")
     sized = json.loads(command(*argv, "--json").out)["sizing"]
     assert sized["overrides"]
     assert command(*argv, "--out", str(out)).code == ExitCode.PASS
@@ -144,6 +149,21 @@ def test_the_picture_shows_every_arrival() -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "└idle─" in text
     assert "└bursts─" in text
+
+
+def test_run_says_in_one_line_what_it_can_see() -> None:
+    """The line names the drops that the most telling checks will see; a run that is too small to
+    see any says so."""
+    loaded = load_scenario(scenarios_dir() / "prelaunch.yaml")
+    priors = Priors(replicas=3)
+    seen = outlook(loaded, planned(loaded, priors), priors)
+    worst = max(s.sees or 0.0 for s in seen.of("replica_skew") if s.gate.drop)
+    said = outlook_line(seen)
+    assert said.startswith(f"this run can see: a replica worse by {100 * worst:.0f} points, ")
+    assert "saturated answers worse by" in said
+    assert "\n" not in said
+    assert len(said) < 140
+    assert "too small" in outlook_line(replace(seen, sights=()))
 
 
 def test_the_busiest_second_is_any_second() -> None:

@@ -56,9 +56,10 @@ def planted(
 
 
 def mask_of(frames: Frames, finding_slice: dict[str, object]) -> Mask:
-    """The rows that a finding's slice names, and that carry traffic where it names no role."""
+    """The rows that a finding's slice names; under load, but where it names a role, or a cache hit,
+    which idle requests have as well."""
     rows = frames.where(**{key: str(value) for key, value in finding_slice.items()})
-    return rows if "role" in finding_slice else rows & frames.traffic
+    return rows if finding_slice.keys() & {"role", "cache_bucket"} else rows & frames.traffic
 
 
 def same_gate(finding: Finding, check: str, metric: str, slice_: dict[str, object]) -> bool:
