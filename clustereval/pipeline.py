@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from clustereval.analysis.power.outlook import outlook
+from clustereval.analysis.power.priors import Priors
 from clustereval.analysis.verdict import analyse
 from clustereval.core.api_keys import api_key
 from clustereval.core.columns import PLAN
@@ -32,9 +35,10 @@ from clustereval.observe.join import join
 from clustereval.observe.lost import lost_sight
 from clustereval.observe.otlp import export_spans, traces_url
 from clustereval.observe.ray_cluster import RayObserver
-from clustereval.observe.target import inspect_target, resolve_model
+from clustereval.observe.target import TargetFacts, inspect_target, resolve_model
 from clustereval.report.html import write_report
 from clustereval.report.junit import write_junit
+from clustereval.report.plan_text import outlook_line
 from clustereval.rundir import (
     FINDINGS,
     PROMPTS,
@@ -105,6 +109,7 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
         )
         run.write_table(PLAN, plan)
         progress.plan(describe_plan(plan))
+        progress.sees(outlook_line(outlook(loaded, plan, _priors(facts, observer))))
         interrupted = send(run, observer, progress)
         # The local app ends here, before the analysis wants its cores.
     progress.stage("joining, scoring and judging")
@@ -264,6 +269,16 @@ def note_unknown_prompts(run: Run, app: App, progress: Progress) -> None:
             f" only, not {', '.join(unknown)}:"
             f" --set '{app.prompt_override}'"
         )
+
+
+def _priors(facts: TargetFacts, observer: RayObserver | None) -> Priors:
+    """What the target shows before the load; the rest is assumed."""
+    known: dict[str, Any] = {
+        "level": "probe" if facts.probed else "ray" if observer else "client",
+    }
+    if replicas := len(facts.pin_ranks) or facts.replica_count:
+        known["replicas"] = replicas
+    return Priors.model_validate(known)
 
 
 def _observer(run: Run, progress: Progress) -> RayObserver | None:

@@ -23,6 +23,9 @@ class Progress(Protocol):
     def plan(self, phases: list[PhaseSummary]) -> None:
         """What will be sent."""
 
+    def sees(self, text: str) -> None:
+        """What that will be able to see."""
+
     def load(self, state: LoadState) -> None:
         """The load's own progress, about twice a second."""
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clustereval.analysis import intervals
-from clustereval.analysis.clusters import Spread, effective_n, two_way
+from clustereval.analysis.clusters import Spread, two_way
+from clustereval.analysis.designs import Excess, Paired, Sample, paired_bounds
 from clustereval.analysis.estimates import (
     ENOUGH_PAIRS,
     EVIDENCE,
@@ -24,7 +26,7 @@ from clustereval.analysis.estimates import (
     with_worst,
 )
 from clustereval.analysis.intervals import Bounds
-from clustereval.analysis.rates import weighted_rate
+from clustereval.analysis.rates import share_design, weighted_rate
 from clustereval.analysis.slices import FAILED, SCORED, Codes, Floats, Frames, Mask, Rubric
 from clustereval.core.findings import Warning, WarningCode
 
@@ -78,7 +80,7 @@ def score_drop(
             observed=pairs.observed, reference=pairs.reference, clusters=pairs.prompts,
         )  # fmt: skip
     spread = pairs.spread(frames, windows)
-    bounds = _paired_bounds(pairs, spread)
+    bounds = pairs.bounds(spread)
     warnings = [*warn_few(pairs.prompts, spread), *confounders(frames, slice_, base, (by, *held))]
     missing, worst = _worst_case(frames, rubric, slice_, base, _blocks(frames, held), windows)
     warnings += missing
@@ -95,6 +97,7 @@ def score_drop(
         bounds=bounds if worst is None else with_worst(bounds, worst),
         warnings=tuple(warnings),
         evidence=tuple(pairs.worst(frames)),
+        design=partial(pairs.design, frames, windows),
     )
 
 
@@ -109,6 +112,7 @@ class _Pairs:
     n: int
     prompts: int
     kish: float
+    base_answers: float
     rows: NDArray[np.int64]
     weight: Floats
     difference: Floats
@@ -117,6 +121,14 @@ class _Pairs:
         influence = self.weight * (self.difference - self.mean)
         window = frames.window[self.rows] if windows else None
         return two_way(influence, frames.prompt[self.rows], window)
+
+    def bounds(self, spread: Spread) -> Callable[[float], Bounds]:
+        return paired_bounds(self.mean, self.second_moment, self.kish, spread)
+
+    def design(self, frames: Frames, windows: bool) -> Paired:
+        window = frames.window[self.rows] if windows else None
+        sample = Sample.of(self.weight, frames.prompt[self.rows], window)
+        return Paired(sample, self.base_answers)
 
     def worst(self, frames: Frames) -> list[str]:
         order = np.argsort(-self.difference, kind="stable")[:EVIDENCE]
@@ -155,16 +167,11 @@ def _pairs(frames: Frames, value: Floats, slice_: Mask, base: Mask, block: Codes
         n=len(rows) + int(n_base[both].sum()),
         prompts=len(by_prompt),
         kish=float(1 / (by_prompt**2).sum()),
+        base_answers=float(1 / (weight[both] ** 2 / n_base[both]).sum()),
         rows=rows,
         weight=row_weight,
         difference=difference,
     )
-
-
-def _paired_bounds(pairs: _Pairs, spread: Spread) -> Callable[[float], Bounds]:
-    discordant = min(1.0, max(pairs.second_moment, abs(pairs.mean)))
-    n = effective_n(discordant - pairs.mean**2, spread, pairs.kish)
-    return lambda tail: intervals.paired_score(pairs.mean, pairs.second_moment, n, tail, spread.df)
 
 
 def _blocks(frames: Frames, within: Sequence[str]) -> Codes:
@@ -196,7 +203,7 @@ def _worst_case(
         filled = np.where(missing & slice_, 0.0, rubric.value)
         pairs = _pairs(frames, filled, slice_, base, block)
         if pairs is not None:
-            worst = _paired_bounds(pairs, pairs.spread(frames, windows))
+            worst = pairs.bounds(pairs.spread(frames, windows))
             detail += f"; the estimate is {100 * pairs.mean:.1f} points with the slice's as wrong"
     warnings.append(Warning(code=WarningCode.MISSING_SCORES, detail=detail))
     return warnings, worst
@@ -246,9 +253,13 @@ def _strata(
         return missing_estimate(method, len(in_slice) + len(in_base), unpaired, few)
     share = n_slice / n_slice[both].sum()
     wrong = 1 - rubric.value
-    sides = [
-        weighted_rate(frames, wrong, rows, (share / np.maximum(count, 1))[stratum[rows]], windows)
+    weights = [
+        (share / np.maximum(count, 1))[stratum[rows]]
         for rows, count in ((in_slice, n_slice), (in_base, n_base))
+    ]
+    sides = [
+        weighted_rate(frames, wrong, rows, weight, windows)
+        for rows, weight in ((in_slice, weights[0]), (in_base, weights[1]))
     ]
     (rate_s, n_s, spread), (rate_b, n_b, _) = sides
     worst = in_slice[np.argsort(-wrong[in_slice], kind="stable")[:EVIDENCE]]
@@ -267,4 +278,8 @@ def _strata(
             *confounders(frames, slice_, base, (by,)),
         ),
         evidence=tuple(frames.ids(worst[wrong[worst] > 0])),
+        design=lambda: Excess(
+            share_design(frames, in_slice, weights[0], windows, True),
+            share_design(frames, in_base, weights[1], windows, True),
+        ),
     )

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from clustereval.analysis.clusters import Spread
+from clustereval.analysis.designs import Design
 from clustereval.analysis.intervals import Bounds
 from clustereval.analysis.slices import Factor, Frames, Mask
 from clustereval.core.findings import Warning, WarningCode
@@ -24,7 +25,10 @@ EVIDENCE: Final = 10
 
 @dataclass(frozen=True)
 class Estimate:
-    """An effect with everything a finding needs of it; ``bounds`` is tail → (low, high)."""
+    """An effect with everything a finding needs of it; ``bounds`` is tail → (low, high).
+
+    ``design`` makes what it rests on, for the plan of a run that has no answers yet.
+    """
 
     value: float | None
     observed: float | None
@@ -37,6 +41,7 @@ class Estimate:
     warnings: tuple[Warning, ...] = ()
     evidence: tuple[str, ...] = ()
     more_requests: int | None = None
+    design: Callable[[], Design] | None = None
 
 
 def missing_estimate(method: str, n: int, *warnings: Warning) -> Estimate:

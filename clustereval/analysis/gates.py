@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from clustereval.analysis.designs import Design
 from clustereval.analysis.intervals import Bounds, critical, p_at_least
 from clustereval.core.findings import Finding, Status, Warning, WarningCode
 
@@ -37,12 +38,14 @@ class Draft:
         bounds: tail → (low, high); None where nothing could be estimated or all is known.
         say: the finding's sentence, once it is decided.
         remedy: what to change, for one that failed or is undecided.
+        design: makes what the estimate rests on; None where there is none.
     """
 
     finding: Finding
     bounds: Callable[[float], Bounds] | None
     say: Say
     remedy: Say = field(default=lambda _: "")
+    design: Callable[[], Design] | None = None
 
 
 def decide(drafts: Sequence[Draft], confidence: float) -> list[Finding]:

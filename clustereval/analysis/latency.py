@@ -8,6 +8,7 @@ import numpy as np
 
 from clustereval.analysis import intervals
 from clustereval.analysis.clusters import Spread, effective_n, two_way
+from clustereval.analysis.designs import Ratio
 from clustereval.analysis.estimates import (
     EVIDENCE,
     Estimate,
@@ -52,9 +53,14 @@ def quantile_ratio(
         return missing_estimate(method, int((slice_ | base).sum()))
     slow, reference = sides
     estimate = _ratio(frames, times_s, slow, reference, slow.spread, method)
+
+    def bounds(tail: float) -> intervals.Bounds:
+        return _mover(slow, reference, tail)
+
     return replace(
         estimate,
-        bounds=lambda tail: _mover(slow, reference, tail),
+        bounds=bounds,
+        design=lambda: Ratio(bounds, slow.point / reference.point),
         warnings=(
             *estimate.warnings,
             *_unbounded(q, min(slow.n, reference.n)),
@@ -109,6 +115,7 @@ def quantile_ratio_together(
     return replace(
         estimate,
         bounds=bounds,
+        design=lambda: Ratio(bounds, slow.point / reference.point),
         warnings=(
             *estimate.warnings,
             *_unbounded(q, n),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from clustereval.analysis import intervals
 from clustereval.analysis.clusters import Spread, effective_n, two_way
+from clustereval.analysis.designs import Excess, Sample, Share
 from clustereval.analysis.estimates import (
     EVIDENCE,
     Estimate,
@@ -30,6 +32,14 @@ def weighted_rate(
     unit = np.bincount(prompt, weights=weight) if by_prompt else weight
     cap = float(1 / (unit**2).sum())
     return rate, effective_n(rate * (1 - rate), spread, cap), spread
+
+
+def share_design(
+    frames: Frames, rows: Codes, weight: Floats, windows: bool, by_prompt: bool
+) -> Share:
+    """What :func:`weighted_rate` rests on."""
+    window = frames.window[rows] if windows else None
+    return Share(Sample.of(weight, frames.prompt[rows], window), by_prompt)
 
 
 def rate(
@@ -61,6 +71,7 @@ def rate(
         bounds=lambda tail: intervals.wilson(value, n, tail, spread.df),
         warnings=tuple(few),
         evidence=tuple(frames.ids(worst[bad[worst] > 0])),
+        design=lambda: share_design(frames, rows, weight, windows, by_prompt),
     )
 
 
@@ -89,13 +100,14 @@ def loss(frames: Frames, rubric: Rubric, among: Mask, *, windows: bool = True) -
 
 def rate_excess(frames: Frames, bad: Floats, slice_: Mask, base: Mask) -> Estimate:
     """How much larger the share of ``bad`` is in the slice: Newcombe's interval, unpaired."""
-    parts = []
+    parts, designs = [], []
     for mask in (slice_, base):
         rows = np.flatnonzero(mask & ~np.isnan(bad) & (frames.prompt >= 0))
         if len(rows) == 0:
             return missing_estimate("Newcombe interval", int((slice_ | base).sum()))
         weight = np.full(len(rows), 1 / len(rows))
         parts.append((rows, *weighted_rate(frames, bad, rows, weight, mask is slice_, False)))
+        designs.append(partial(share_design, frames, rows, weight, mask is slice_, False))
     (rows, value, n, spread), (base_rows, base_value, base_n, _) = parts
     worst = rows[np.argsort(-bad[rows], kind="stable")[:EVIDENCE]]
     few = [w for w in warn_few(n, spread) if w.code is not WarningCode.FEW_PAIRS]
@@ -110,4 +122,5 @@ def rate_excess(frames: Frames, bad: Floats, slice_: Mask, base: Mask) -> Estima
         bounds=lambda tail: intervals.rate_difference(value, n, base_value, base_n, tail),
         warnings=tuple(few),
         evidence=tuple(frames.ids(worst[bad[worst] > 0])),
+        design=lambda: Excess(designs[0](), designs[1]()),
     )

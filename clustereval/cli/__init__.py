@@ -18,6 +18,7 @@ from clustereval.core.errors import ClusterEvalError, ExitCode
 
 VERBS = {
     "run": "clustereval.cli.run:run",
+    "plan": "clustereval.cli.plan:plan",
     "simulate": "clustereval.cli.simulate:simulate",
     "score": "clustereval.cli.offline:score",
     "report": "clustereval.cli.offline:report",
@@ -51,6 +52,7 @@ def cli() -> None:
     clustereval run prelaunch --app simulated          try it on this machine
     clustereval run prelaunch --target https://staging/v1 --model llama-70b
     clustereval doctor --target https://staging/v1     what can be observed there
+    clustereval plan prelaunch                         what it sends, and what it can see
 
     SCENARIO is a file, or the name of a shipped one: prelaunch, burst, sustained, multi_tenant,
     canary.

@@ -64,6 +64,9 @@ class Display:
                 f"{phase.count:6d} requests",
             )
 
+    def sees(self, text: str) -> None:
+        self._say(f"    {text}")
+
     def load(self, state: LoadState) -> None:
         self._state = state
         now = time.monotonic()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,39 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         node[last] = value
     else:
         raise ScenarioError(f"--set {override}: {'.'.join(parents)} holds no keys")
+
+
+def write_overridden(source: Path, overrides: Iterable[str], target: Path) -> None:
+    """Writes the scenario file ``source`` with ``PATH=VALUE`` applied; comments are lost.
+
+    Prompt files are named from ``target``'s folder, so that both files mean the same.
+
+    Raises:
+        ScenarioError: there is a file already, or it cannot be written.
+    """
+    data = read_yaml(source)
+    for override in overrides:
+        apply_override(data, override)
+    # By the real path: a link's `..` leads elsewhere.
+    base = target.parent.resolve()
+
+    def moved(file: str) -> str:
+        return Path(os.path.relpath((source.parent / file).resolve(), base)).as_posix()
+
+    data["prompt_sets"] = {
+        name: moved(files) if isinstance(files, str) else [moved(file) for file in files]
+        for name, files in data["prompt_sets"].items()
+    }
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ScenarioError(
+            f"{target}: exists", expected="nothing there", change="choose another --out"
+        ) from None
+    except OSError as error:
+        raise ScenarioError(f"{target}: cannot be written: {error.strerror or error}") from None
 
 
 def _step(node: Any, part: str, override: str) -> Any:

@@ -88,6 +88,13 @@ def test_every_file_of_a_run_is_there(finished: Finished) -> None:
     assert run.manifest.state == "complete"
 
 
+def test_what_the_run_can_see_is_said_before_it_starts(finished: Finished) -> None:
+    """One line between the plan and the traffic says how large an effect the run will see."""
+    _, _, printed = finished
+    assert "this run can see: answers spoiled by load from" in printed
+    assert printed.index("this run can see") < printed.index("sending")
+
+
 def test_planned_is_the_sum_of_the_outcomes(finished: Finished) -> None:
     """Planned = ok + error + timeout + dropped, whatever the server did."""
     run, _, _ = finished

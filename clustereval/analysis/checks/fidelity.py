@@ -102,11 +102,12 @@ class FidelityCheck:
                 "warnings": warnings,
             }
         )
-        return Draft(
-            finding,
-            first.bounds,
-            lambda f: wording.share_sentence(f, "under load", ("answers", kind.verb), "at idle"),
-            first.remedy,
+        return replace(
+            first,
+            finding=finding,
+            say=lambda f: wording.share_sentence(
+                f, "under load", ("answers", kind.verb), "at idle"
+            ),
         )
 
     def _against_nothing(self, frames: Frames, settings: Fidelity, kind: Divergence) -> Draft:

@@ -1,0 +1,213 @@
+"""What each gate of a planned run will see: the smallest effect that it fails, and passes none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import pandas as pd
+
+from clustereval.analysis.checks import ALL_CHECKS, NotObserved
+from clustereval.analysis.designs import Design, Noise
+from clustereval.analysis.gates import Draft
+from clustereval.analysis.power.expected import expected_frames
+from clustereval.analysis.power.priors import Priors
+from clustereval.analysis.slices import Frames
+from clustereval.core.checks import Contrast
+from clustereval.core.findings import Value, WarningCode
+from clustereval.core.scenario_file import LoadedScenario
+
+POWER: Final = 0.9
+"""Share of runs in which an effect of the stated size is to fail its gate."""
+SIZELESS: Final = ("streaming", "run_health")
+"""Checks whose findings are facts of the run, or read off single answers: no plan sizes them."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One declared hypothesis of the run to come.
+
+    Attributes:
+        drop: whether it compares one of its check's ``rubrics`` between two slices.
+        n: requests that enter. clusters: prompts that do; 0 where that is not what is counted.
+        design: None where the gate will have no interval.
+        why: what keeps it from an interval, or from an upper bound.
+    """
+
+    check: str
+    metric: str
+    slice: dict[str, Value]
+    baseline: dict[str, Value]
+    unit: str
+    effect: str
+    margin: float
+    n: int
+    clusters: int
+    drop: bool
+    design: Design | None
+    why: str = ""
+
+    def sees(self, noise: Noise, tail: float) -> float | None:
+        """The smallest true effect that fails in ``POWER`` of runs; None where none does.
+
+        Args:
+            tail: of the lower bound, as Holm gives it.
+        """
+        if self.design is None:
+            return None
+        fails = partial(_fails, self.design, noise, self.margin, tail)
+        return smallest(fails, self.margin, self.design.most)
+
+    def passes(self, noise: Noise, tail: float) -> bool:
+        """Whether no effect at all passes in ``POWER`` of runs; ``tail`` is of the upper bound."""
+        if self.design is None:
+            return False
+        high = self.design.at(self.design.null, noise, POWER)(tail)[1]
+        return high is not None and high < self.margin
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A gate, and what it will see.
+
+    Attributes:
+        sees: smallest true effect that fails in ``POWER`` of runs, in the gate's unit; None where
+            none does.
+        passes: whether no effect at all passes in ``POWER`` of runs.
+    """
+
+    gate: Gate
+    sees: float | None
+    passes: bool
+
+    def as_json(self) -> dict[str, Any]:
+        gate = self.gate
+        return {
+            "check": gate.check,
+            "metric": gate.metric,
+            "slice": gate.slice,
+            "baseline": gate.baseline,
+            "unit": gate.unit,
+            "margin": gate.margin,
+            "n": gate.n,
+            "prompts": gate.clusters,
+            "detectable": self.sees,
+            "no_effect_passes": self.passes,
+            "why": gate.why or None,
+        }
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a planned run will see.
+
+    Attributes:
+        unobserved: check → why it could not look.
+        tested: gates that will be tested together, Holm's ``m``.
+        tail: of each lower bound at worst, ``(1 - confidence) / 2 / tested``.
+    """
+
+    sights: tuple[Sight, ...]
+    unobserved: dict[str, str]
+    tested: int
+    tail: float
+    priors: Priors
+
+    def of(self, check: str) -> list[Sight]:
+        return [sight for sight in self.sights if sight.gate.check == check]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "power": POWER,
+            "tested_gates": self.tested,
+            "tail": self.tail,
+            "priors": self.priors.model_dump(),
+            "gates": [sight.as_json() for sight in self.sights],
+            "not_observed": self.unobserved,
+        }
+
+
+def outlook(loaded: LoadedScenario, plan: pd.DataFrame, priors: Priors) -> Outlook:
+    """What a run of ``plan`` will see, if the cluster is as ``priors`` say.
+
+    The gates are those that the checks themselves make of the expected rows. Each is taken at the
+    level that Holm gives it where no other gate fails, which is the worst.
+    """
+    gates, unobserved = planned_gates(expected_frames(loaded, plan, priors))
+    tested = sum(gate.design is not None for gate in gates)
+    alpha = 1 - loaded.scenario.checks.confidence
+    tail = alpha / 2 / max(tested, 1)
+    noise = priors.noise
+    sights = tuple(
+        Sight(gate, gate.sees(noise, tail), gate.passes(noise, alpha - tail)) for gate in gates
+    )
+    return Outlook(sights, unobserved, tested, tail, priors)
+
+
+def planned_gates(frames: Frames) -> tuple[list[Gate], dict[str, str]]:
+    """The gates that such rows give, in the order of the checks; and why a check gives none."""
+    gates: list[Gate] = []
+    unobserved: dict[str, str] = {}
+    for check in ALL_CHECKS:
+        settings = getattr(frames.scenario.checks, check.name)
+        if not settings.enabled or check.name in SIZELESS:
+            continue
+        made = check.evaluate(frames, settings)
+        if isinstance(made, NotObserved):
+            unobserved[check.name] = made.reason
+        else:
+            rubrics = settings.rubrics if isinstance(settings, Contrast) else []
+            gates += [_gate(draft, rubrics) for draft in made if _estimates(draft)]
+    return gates, unobserved
+
+
+def _estimates(draft: Draft) -> bool:
+    """Whether a draft is a declared hypothesis, and no census."""
+    finding = draft.finding
+    return finding.gate and finding.margin is not None and finding.unit in ("ratio", "times")
+
+
+def _gate(draft: Draft, rubrics: Sequence[str]) -> Gate:
+    finding = draft.finding
+    design = draft.design() if draft.design is not None else None
+    weak = [
+        warning.detail
+        for warning in finding.warnings
+        if design is None or warning.code is WarningCode.QUANTILE_UNBOUNDED
+    ]
+    why = "; ".join(filter(None, weak))
+    return Gate(
+        check=finding.check,
+        metric=finding.metric,
+        slice=dict(finding.slice),
+        baseline=dict(finding.baseline),
+        unit=finding.unit,
+        effect=finding.effect,
+        margin=finding.margin or 0.0,
+        n=finding.n,
+        clusters=(finding.clusters or 0) if finding.unit == "ratio" else 0,
+        drop=finding.metric in rubrics,
+        design=design,
+        why=why if design is not None else why or "no request will enter it",
+    )
+
+
+def _fails(design: Design, noise: Noise, margin: float, tail: float, effect: float) -> bool:
+    low = design.at(effect, noise, 1 - POWER)(tail)[0]
+    return low is not None and low >= margin
+
+
+def smallest(fails: Callable[[float], bool], least: float, most: float) -> float | None:
+    """The smallest effect from ``least`` to ``most`` that ``fails``, to 1 part in 2,000."""
+    if not fails(most):
+        return None
+    low, high = least, most
+    while high - low > 0.0005 * high:
+        middle = (low + high) / 2
+        if fails(middle):
+            high = middle
+        else:
+            low = middle
+    return high

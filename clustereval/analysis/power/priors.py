@@ -1,0 +1,197 @@
+"""What a plan cannot know of a run, and what is assumed instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal, Self
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clustereval.analysis.designs import Noise
+from clustereval.analysis.slices import Floats, Frames, load_frames
+from clustereval.core.columns import REQUESTS
+from clustereval.core.errors import RunFolderError, ScenarioError
+from clustereval.rundir import Run
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+RUBRIC: Final = "correct"
+"""Whose answers an earlier run's noise is measured on."""
+_ENOUGH: Final = 30
+"""Fewer repeated answers than this say nothing of their noise."""
+
+
+class Priors(BaseModel):
+    """Assumptions about the cluster and its answers; the defaults are of no particular one.
+
+    Shares of buckets are of the requests under load; what is left of them is ``idle`` or ``high``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    level: Literal["client", "ray", "probe"] = Field("probe", description="level of observation")
+    replicas: int = Field(2, ge=1, description="replicas that answer")
+    answer_s: Positive = Field(0.5, description="how long an answer takes in the median")
+    warm: Share = Field(0.45, description="requests that meet a warm cluster")
+    saturating: Share = Field(0.2, description="requests that meet a saturating one")
+    scaling: Share = Field(0.1, description="requests that meet a scaling one")
+    cache_low: Share | None = Field(
+        0.3, description="requests with a low cache hit; null: not reported"
+    )
+    cache_medium: Share = Field(0.1, description="requests with a medium one")
+    flip: Share = Field(0.01, description="answers that come out wrong by chance")
+    repeatable: Share = Field(
+        0.5, description="part of an effect's variance that a prompt repeats when asked again"
+    )
+    window_icc: Share = Field(
+        0.01, description="part of it that the answers of one load window share"
+    )
+    latency_spread: Positive = Field(0.6, description="standard deviation of log latency")
+    latency_icc: Share = Field(0.1, description="part of its variance that a load window shares")
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        for names in (("warm", "saturating", "scaling"), ("cache_low", "cache_medium")):
+            total = sum(getattr(self, name) or 0.0 for name in names)
+            if total > 1 + 1e-9:
+                raise ValueError(f"{' + '.join(names)} is {total:g}, which is more than 1")
+        return self
+
+    @property
+    def noise(self) -> Noise:
+        return Noise(self.flip, self.repeatable, self.window_icc)
+
+    def changed(self, changes: Iterable[str]) -> Priors:
+        """These with ``NAME=VALUE`` applied.
+
+        Raises:
+            ScenarioError: an unknown name, or a value that cannot be.
+        """
+        given: dict[str, Any] = {}
+        for change in changes:
+            name, equals, text = change.partition("=")
+            if not equals or name not in type(self).model_fields:
+                raise ScenarioError(
+                    f"--prior {change}: found no NAME=VALUE with a known name",
+                    expected=f"one of {', '.join(type(self).model_fields)}",
+                )
+            try:
+                given[name] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise ScenarioError(f"--prior {change}: the value is not YAML") from None
+        try:
+            return type(self).model_validate({**self.model_dump(), **given})
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise ScenarioError(
+                f"--prior {name or 'values'}: {first['msg'].removeprefix('Value error, ')}"
+                + (f", found {given[name]!r}" if name in given else ""),
+                change="see `clustereval plan --help`",
+            ) from None
+
+
+def priors_of(run: Run) -> tuple[Priors, tuple[str, ...]]:
+    """What an earlier run shows, and the names of what it shows; the rest keeps its default.
+
+    Raises:
+        RunFolderError: the run has no requests, or a file is damaged.
+    """
+    if not run.has(REQUESTS.file):
+        raise RunFolderError(
+            f"{run.folder}: holds no {REQUESTS.file}",
+            expected="a run whose traffic was sent",
+            change=f"`clustereval score {run.folder}` makes it from what arrived",
+        )
+    frames = load_frames(run)
+    if not frames.ok.any():
+        raise RunFolderError(
+            f"{run.folder}: not one request was answered",
+            expected="a run with answers, to take their variance from",
+        )
+    known: dict[str, Any] = {
+        **_cluster(frames),
+        **_answers(frames),
+        **_latency(frames),
+    }
+    return Priors.model_validate(known), tuple(known)
+
+
+def _cluster(frames: Frames) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    if frames.level in ("client", "ray", "probe"):
+        known["level"] = frames.level
+    replicas = frames.levels("pin", frames.baseline) or frames.levels("replica_id")
+    if replicas:
+        known["replicas"] = len(replicas)
+    for column, names in (
+        ("saturation_bucket", {"warm": "warm", "saturating": "saturating", "scaling": "scaling"}),
+        ("cache_bucket", {"low": "cache_low", "medium": "cache_medium"}),
+    ):
+        rows = frames.traffic & frames.factors[column].known
+        if rows.any():
+            for level, name in names.items():
+                mine = rows & frames.where(**{column: level})
+                known[name] = float(mine.sum() / rows.sum())
+        elif column == "cache_bucket":
+            known["cache_low"] = None
+            known["cache_medium"] = 0.0
+    return known
+
+
+def _answers(frames: Frames) -> dict[str, Any]:
+    """Noise of the answers: what a prompt's own answers of one role differ by among themselves."""
+    rubric = frames.rubrics.get(RUBRIC)
+    if rubric is None:
+        return {}
+    rows = pd.DataFrame(
+        {
+            "value": rubric.value,
+            "prompt": frames.prompt,
+            "role": frames.factors["role"].codes,
+            "window": frames.window,
+        }
+    )[rubric.scored & (frames.prompt >= 0)]
+    cell = rows.groupby(["prompt", "role"])["value"]
+    rows["off"] = rows["value"] - cell.transform("mean")
+    further = len(rows) - cell.ngroups
+    if further < _ENOUGH:
+        return {}
+    variance = float((rows["off"] ** 2).sum() / further)
+    flip = (1 - np.sqrt(max(1 - 4 * min(variance, 0.25), 0.0))) / 2
+    known: dict[str, Any] = {"flip": float(flip)}
+    loaded = rows[frames.traffic[rows.index]]
+    icc = _icc(loaded["off"].to_numpy(float), loaded["window"].to_numpy())
+    return known if icc is None else {**known, "window_icc": icc}
+
+
+def _latency(frames: Frames) -> dict[str, Any]:
+    e2e = frames.numbers("e2e_due_s")
+    rows = frames.traffic & frames.ok & (e2e > 0)
+    if rows.sum() < _ENOUGH:
+        return {}
+    logs = np.log(e2e[rows])
+    known: dict[str, Any] = {"answer_s": float(np.exp(np.median(logs)))}
+    if logs.std(ddof=1) > 0:
+        known["latency_spread"] = float(logs.std(ddof=1))
+    icc = _icc(logs, frames.window[rows])
+    return known if icc is None else {**known, "latency_icc": icc}
+
+
+def _icc(values: Floats, window: np.ndarray) -> float | None:
+    """Share of the variance that a window's values have in common: the ANOVA estimator (Donner
+    1986, Int Stat Rev 54:67), not below 0. None where nothing varies, or one window holds all."""
+    groups = pd.Series(values).groupby(window)
+    count = groups.size().to_numpy(float)
+    if len(count) < 2 or len(values) <= len(count) or np.ptp(values) == 0:
+        return None
+    means = groups.mean().to_numpy(float)
+    between = float((count * (means - values.mean()) ** 2).sum() / (len(count) - 1))
+    within = float((groups.var(ddof=0).to_numpy(float) * count).sum() / (len(values) - len(count)))
+    size = (count.sum() - (count**2).sum() / count.sum()) / (len(count) - 1)
+    total = between + (size - 1) * within
+    return min(max((between - within) / total, 0.0), 1.0) if total > 0 else None

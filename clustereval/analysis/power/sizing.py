@@ -1,0 +1,263 @@
+"""How large a scenario must be for an effect to fail: what to change, as overrides."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import pandas as pd
+
+from clustereval.analysis.designs import Paired
+from clustereval.analysis.power.outlook import Gate, Outlook, Sight, outlook, smallest
+from clustereval.analysis.power.priors import Priors
+from clustereval.core.checks import Contrast
+from clustereval.core.errors import ScenarioError
+from clustereval.core.scenario import Phase, Scenario
+from clustereval.core.scenario_file import LoadedScenario
+from clustereval.load.arrivals import make_plan
+
+GROWTH: Final = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+"""How much longer traffic phases may get, and how much more often idle prompts may be asked."""
+MOST_PROMPTS: Final = 1000.0
+"""So many times the prompts are no advice."""
+_SALT: Final = "plan"
+
+Overrides = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Limited:
+    """A gate that does not see the effect however long the scenario is.
+
+    Attributes:
+        longest: what it sees where all is ``GROWTH[-1]`` times as long.
+        prompts: with so many distinct prompts, each asked as often, it would see the effect; None
+            where no reasonable number does.
+    """
+
+    sight: Sight
+    longest: float | None
+    prompts: int | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            **self.sight.as_json(),
+            "detectable_at_longest": self.longest,
+            "prompts_needed": self.prompts,
+        }
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """A scenario that is large enough for an effect, or as large as helps.
+
+    Attributes:
+        effect: a true drop of this size, 0..1, is to fail in ``POWER`` of runs.
+        overrides: what changes, as ``--set`` takes it; empty: it is large enough.
+        limited: gates that only more prompts help.
+    """
+
+    effect: float
+    overrides: Overrides
+    loaded: LoadedScenario
+    plan: pd.DataFrame
+    outlook: Outlook
+    limited: tuple[Limited, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "effect": self.effect,
+            "overrides": list(self.overrides),
+            "requests": len(self.plan),
+            "limited_by_prompts": [item.as_json() for item in self.limited],
+            "outlook": self.outlook.as_json(),
+        }
+
+
+def planned(loaded: LoadedScenario, priors: Priors, seed: int | None = None) -> pd.DataFrame:
+    """The plan of such a run, on as many replicas as the priors say; columns of ``PLAN``."""
+    return make_plan(
+        loaded,
+        seed=loaded.scenario.seed if seed is None else seed,
+        salt=_SALT,
+        # Only where the probe answers can a replica be asked for.
+        replicas=priors.replicas if priors.level == "probe" else None,
+    )
+
+
+def size_for(
+    loaded: LoadedScenario,
+    effect: float,
+    priors: Priors,
+    *,
+    checks: Collection[str] = (),
+    seed: int | None = None,
+) -> Sizing:
+    """The smallest growth of ``loaded`` with which every drop of ``effect`` fails its gate.
+
+    ``effect`` is the whole drop, not what exceeds the margin. A drop of no more than the margin
+    never fails, so margins that are not below it are halved against it. Then traffic phases are
+    lengthened, and idle sweeps repeated, as little as does.
+
+    Args:
+        effect: a drop of a rubric's mean, in 0..1.
+        checks: those it is for; all that compare rubrics where empty.
+
+    Raises:
+        ScenarioError: a check that does not compare rubrics, or none that does is observed.
+    """
+    names = _contrasts(loaded.scenario, checks)
+    search = _Search(loaded, effect, priors, names, seed)
+    if not search.at(0, 0).wanted:
+        reasons = "; ".join(f"{k}: {v}" for k, v in search.at(0, 0).outlook.unobserved.items())
+        raise ScenarioError(
+            f"no gate of {', '.join(names)} compares scores in this scenario",
+            expected="a check that can look" + (f" ({reasons})" if reasons else ""),
+        )
+    most = len(GROWTH) - 1
+    largest = search.at(most, most)
+    reachable = largest.sharp
+
+    def enough(longer: int, oftener: int) -> bool:
+        return reachable <= search.at(longer, oftener).sharp
+
+    longer = _first(lambda index: enough(index, most))
+    oftener = _first(lambda index: enough(longer, index))
+    chosen = search.at(longer, oftener)
+    sizes = {_key(sight.gate): sight.sees for sight in largest.wanted}
+    return Sizing(
+        effect,
+        chosen.overrides,
+        chosen.loaded,
+        chosen.plan,
+        chosen.outlook,
+        tuple(
+            Limited(s, sizes.get(_key(s.gate)), _prompts(s.gate, chosen.outlook, effect))
+            for s in chosen.blind
+        ),
+    )
+
+
+def _contrasts(scenario: Scenario, checks: Collection[str]) -> list[str]:
+    known = [
+        name
+        for name in type(scenario.checks).model_fields
+        if isinstance(check := getattr(scenario.checks, name), Contrast) and check.enabled
+    ]
+    unknown = sorted(set(checks) - set(known))
+    if unknown:
+        raise ScenarioError(
+            f"--check {unknown[0]}: not a check that compares scores here",
+            expected=f"one of {', '.join(known)}",
+        )
+    return [name for name in known if not checks or name in checks]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    loaded: LoadedScenario
+    plan: pd.DataFrame
+    outlook: Outlook
+    overrides: Overrides
+    wanted: tuple[Sight, ...]
+    blind: tuple[Sight, ...]
+
+    @property
+    def sharp(self) -> set[tuple[str, str, str]]:
+        """The wanted gates that see the effect."""
+        return {_key(sight.gate) for sight in self.wanted if sight not in self.blind}
+
+
+@dataclass
+class _Search:
+    """Candidates by how much they were grown; each is made once."""
+
+    loaded: LoadedScenario
+    effect: float
+    priors: Priors
+    checks: Sequence[str]
+    seed: int | None
+    made: dict[tuple[int, int], _Candidate] = field(default_factory=dict)
+
+    def at(self, longer: int, oftener: int) -> _Candidate:
+        if (longer, oftener) not in self.made:
+            self.made[longer, oftener] = self._make(GROWTH[longer], GROWTH[oftener])
+        return self.made[longer, oftener]
+
+    def _make(self, longer: float, oftener: float) -> _Candidate:
+        loaded, overrides = grown(self.loaded, longer, oftener)
+        loaded, margins = with_margins(loaded, self.effect, self.checks)
+        plan = planned(loaded, self.priors, self.seed)
+        seen = outlook(loaded, plan, self.priors)
+        wanted = tuple(s for s in seen.sights if s.gate.drop and s.gate.check in self.checks)
+        blind = tuple(s for s in wanted if s.sees is None or s.sees > self.effect)
+        return _Candidate(loaded, plan, seen, (*margins, *overrides), wanted, blind)
+
+
+def grown(
+    loaded: LoadedScenario, longer: float, oftener: float
+) -> tuple[LoadedScenario, Overrides]:
+    """The scenario with traffic ``longer`` and idle sweeps ``oftener`` as often, rounded up."""
+    overrides: list[str] = []
+    phases: list[Phase] = []
+    for phase in loaded.scenario.phases:
+        if phase.sweep is not None and phase.role == "baseline":
+            repeats = math.ceil(phase.sweep.repeats * oftener)
+            if repeats != phase.sweep.repeats:
+                sweep = phase.sweep.model_copy(update={"repeats": repeats})
+                phase = phase.model_copy(update={"sweep": sweep})
+                overrides.append(f"phases.{phase.name}.sweep.repeats={repeats}")
+        elif phase.duration_s is not None and phase.role == "traffic" and longer > 1:
+            duration_s = float(math.ceil(phase.duration_s * longer))
+            phase = phase.model_copy(update={"duration_s": duration_s})
+            overrides.append(f"phases.{phase.name}.duration_s={duration_s:g}")
+        phases.append(phase)
+    scenario = loaded.scenario.model_copy(update={"phases": phases})
+    return loaded.model_copy(update={"scenario": scenario}), tuple(overrides)
+
+
+def with_margins(
+    loaded: LoadedScenario, effect: float, checks: Collection[str]
+) -> tuple[LoadedScenario, Overrides]:
+    """The scenario with ``score_margin`` at half of ``effect`` wherever it is not below it.
+
+    Half is as far from no effect, which is to pass, as from this one, which is to fail.
+    """
+    overrides: list[str] = []
+    changed: dict[str, Contrast] = {}
+    margin = float(f"{effect / 2:.3g}")
+    for name in checks:
+        check = getattr(loaded.scenario.checks, name)
+        if check.score_margin >= effect:
+            changed[name] = check.model_copy(update={"score_margin": margin})
+            overrides.append(f"checks.{name}.score_margin={margin:g}")
+    settings = loaded.scenario.checks.model_copy(update=changed)
+    scenario = loaded.scenario.model_copy(update={"checks": settings})
+    return loaded.model_copy(update={"scenario": scenario}), tuple(overrides)
+
+
+def _first(enough: Callable[[int], bool]) -> int:
+    """The first index of ``GROWTH`` that is enough; the last one is known to be."""
+    return bisect_left(range(len(GROWTH) - 1), True, key=enough)
+
+
+def _key(gate: Gate) -> tuple[str, str, str]:
+    return gate.check, gate.metric, str(gate.slice)
+
+
+def _prompts(gate: Gate, seen: Outlook, effect: float) -> int | None:
+    """Distinct prompts with which the gate would see ``effect``, each asked as often."""
+    design = gate.design
+    if not isinstance(design, Paired):
+        return None
+
+    def sees(factor: float) -> bool:
+        larger = replace(gate, design=design.grown(factor))
+        found = larger.sees(seen.priors.noise, seen.tail)
+        return found is not None and found <= effect
+
+    factor = smallest(sees, 1.0, MOST_PROMPTS)
+    return None if factor is None else math.ceil(factor * gate.clusters)
