@@ -79,6 +79,7 @@ docs: install
 bench: install
 	$(BIN)/python -m benchmarks.analysis
 	$(BIN)/python -m benchmarks.verdict
+	$(BIN)/python -m benchmarks.early
 	$(BIN)/python -m benchmarks.streaming
 	$(BIN)/python -m benchmarks.cache
 

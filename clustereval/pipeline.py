@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clustereval.analysis.sequential import plan_looks
 from clustereval.analysis.verdict import analyse
 from clustereval.core.api_keys import api_key
 from clustereval.core.columns import PLAN
@@ -64,6 +65,7 @@ class Request:
     ray_dashboard: str | None = None
     otlp: str | None = None
     seed: int | None = None
+    stop_early: bool = False
     command: tuple[str, ...] = ()
 
 
@@ -104,6 +106,8 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
             loaded, seed=seed, salt=secrets.token_hex(4), replicas=len(facts.pin_ranks) or None
         )
         run.write_table(PLAN, plan)
+        if request.stop_early:
+            run.update_manifest(looks=plan_looks(plan, loaded.scenario.checks.confidence))
         progress.plan(describe_plan(plan))
         interrupted = send(run, observer, progress)
         # The local app ends here, before the analysis wants its cores.
@@ -169,6 +173,12 @@ def publish(run: Run) -> tuple[Path, Path | None]:
 
 def _require_usable(loaded: LoadedScenario, request: Request) -> None:
     """Refuses URLs and keys that cannot be used before anything is started or written."""
+    last = loaded.scenario.phases[-1]
+    if request.stop_early and last.role != "traffic":
+        raise ScenarioError(
+            f"--stop-early: the last phase, {last.name!r}, is {last.role}",
+            expected="traffic in the last phase: that is what ends early",
+        )
     if request.target is not None:
         split_url(request.target, "--target", BASE_URL)
     if request.ray_dashboard is not None:
