@@ -117,19 +117,27 @@ class Ended:
     open_: tuple[str, ...] = ()
 
 
-def ended(effects: Effects, rows: int, seed: int, *, one_phase: bool) -> Ended:
+def ended(
+    effects: Effects, rows: int, seed: int, *, one_phase: bool, on_fail: bool = False
+) -> Ended:
     """One synthetic run with looks."""
     tables = synthetic_tables(effects, rows=rows, seed=seed)
     tables = as_one_phase(tables) if one_phase else tables
-    looks = plan_looks(tables[0], 0.95)
+    looks = plan_looks(tables[0], 0.95, on_fail=on_fail)
     rules = scenario(checks=RULES)
     found = analyses(tables, rules, looks)
-    for look in looks.planned:
+    for number, look in enumerate(looks.planned, 1):
         findings = next(found)
-        if not undecided(findings):
+        made = looks.model_copy(update={"ended_by": number})
+        if not undecided(findings, made, tables[0]):
             return Ended(findings.verdict.outcome, 1 - look.share)
     findings = next(found)
-    return Ended(findings.verdict.outcome, 0.0, tuple(undecided(findings)))
+    open_ = {
+        f.check
+        for f in findings.findings
+        if f.gate and f.status is Status.INCONCLUSIVE and f.estimate is not None
+    }
+    return Ended(findings.verdict.outcome, 0.0, tuple(sorted(open_)))
 
 
 RUNS: dict[str, Effects] = {
@@ -146,6 +154,28 @@ RUNS: dict[str, Effects] = {
 }
 
 
+MODES: dict[str, dict[str, bool]] = {
+    "--stop-early, all traffic in one phase": {"one_phase": True},
+    "--stop-early, three phases of traffic": {"one_phase": False},
+    "--stop-on-fail, three phases of traffic": {"one_phase": False, "on_fail": True},
+}
+
+
+def table(rows: int, mode: str, runs: int) -> None:
+    """Prints a line for each kind of run."""
+    print(f"\n{rows:,} requests, {mode}")
+    for name, effects in RUNS.items():
+        made = [ended(effects, rows, seed, **MODES[mode]) for seed in range(runs)]
+        verdicts = Counter(one.outcome.value for one in made)
+        left = Counter(check for one in made for check in one.open_)
+        print(
+            f"{name:<34} ended early {sum(one.saved > 0 for one in made):>3} of {runs}, saved "
+            f"{np.mean([one.saved for one in made]):5.1%} in the mean; {dict(verdicts)}; "
+            f"open at the end: {', '.join(left) or 'nothing'}",
+            flush=True,
+        )
+
+
 def main() -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -156,20 +186,9 @@ def main() -> None:
         for status, word in ((Status.FAIL, "failed (2.5%)"), (Status.PASS, "passed (5%)")):
             hits = sum(status in statuses[name] for statuses in margin)
             print(line(f"at the margin, {name}: {word}", hits, runs))
-    few = max(runs // 20, 5)
     for rows in (3_000, 12_000):
-        for one_phase in (True, False):
-            print(f"\n{rows:,} requests, {'one phase' if one_phase else 'three phases'} of traffic")
-            for name, effects in RUNS.items():
-                made = [ended(effects, rows, seed, one_phase=one_phase) for seed in range(few)]
-                early = [one for one in made if one.saved > 0]
-                verdicts = Counter(one.outcome.value for one in made)
-                left = Counter(check for one in made for check in one.open_)
-                print(
-                    f"{name:<36} ended early {len(early):>3} of {few}, saved "
-                    f"{np.mean([one.saved for one in made]):5.1%} in the mean, verdicts "
-                    f"{dict(verdicts)}, open at the end {dict(left)}"
-                )
+        for mode in MODES:
+            table(rows, mode, max(runs // 20, 5))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ends a run's load as soon as a look finds every gate decided.
+"""Ends a run's load as soon as a look decides.
 
 The looks themselves are made by a process of their own (:mod:`.looks`), for an analysis in this one
 would take time from the load generator.
@@ -27,7 +27,7 @@ class Looker:
     """The process that looks, as its parent sees it.
 
     Attributes:
-        decided: whether a look that the parent has heard of found every gate decided.
+        decided: whether a look that the parent has heard of ends the run.
     """
 
     def __init__(self, run: Run, looks: Looks, process: subprocess.Popen[bytes]):
@@ -110,5 +110,5 @@ def told(made: LookMade, looks: Looks) -> str:
     planned = looks.planned[made.number - 1]
     head = f"look {made.number} of {len(looks.planned)}, at {planned.share:.0%} of the plan"
     if made.ends:
-        return f"{head}: every gate is decided"
+        return f"{head}: decided"
     return f"{head}: {'skipped' if made.skipped else 'not decided'}: {', '.join(made.open)}"

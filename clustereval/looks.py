@@ -136,10 +136,10 @@ def open_at(
     """
     assert manifest.looks is not None
     looks = manifest.looks.model_copy(update={"ended_by": number})
-    scenario = manifest.scenario
+    scenario, plan = manifest.scenario, run.plan
     joined = join_rows(
         RawRun(
-            plan=run.plan,
+            plan=plan,
             responses=responses,
             samples=read_json_lines(run.path(RAW_CLUSTER)),
             t0_unix_s=read_start(run.path(RAW_START)),
@@ -157,7 +157,7 @@ def open_at(
         level=level,
         looks=looks,
     )
-    found = undecided(analyse_frames(frames))
+    found = undecided(analyse_frames(frames), looks, plan)
     if manifest.target.ray_dashboard is not None and level != "probe":
         found.append("which replica answered: known after the load only, without the probe")
     return found

@@ -66,6 +66,7 @@ class Request:
     otlp: str | None = None
     seed: int | None = None
     stop_early: bool = False
+    stop_on_fail: bool = False
     command: tuple[str, ...] = ()
 
 
@@ -106,8 +107,10 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
             loaded, seed=seed, salt=secrets.token_hex(4), replicas=len(facts.pin_ranks) or None
         )
         run.write_table(PLAN, plan)
-        if request.stop_early:
-            run.update_manifest(looks=plan_looks(plan, loaded.scenario.checks.confidence))
+        if request.stop_early or request.stop_on_fail:
+            confidence = loaded.scenario.checks.confidence
+            looks = plan_looks(plan, confidence, on_fail=request.stop_on_fail)
+            run.update_manifest(looks=looks)
         progress.plan(describe_plan(plan))
         interrupted = send(run, observer, progress)
         # The local app ends here, before the analysis wants its cores.
@@ -174,9 +177,9 @@ def publish(run: Run) -> tuple[Path, Path | None]:
 def _require_usable(loaded: LoadedScenario, request: Request) -> None:
     """Refuses URLs and keys that cannot be used before anything is started or written."""
     last = loaded.scenario.phases[-1]
-    if request.stop_early and last.role != "traffic":
+    if (request.stop_early or request.stop_on_fail) and last.role != "traffic":
         raise ScenarioError(
-            f"--stop-early: the last phase, {last.name!r}, is {last.role}",
+            f"ending early: the last phase, {last.name!r}, is {last.role}",
             expected="traffic in the last phase: that is what ends early",
         )
     if request.target is not None:

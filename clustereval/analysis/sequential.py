@@ -43,7 +43,7 @@ def spending(error: float, looks: int, power: float = POWER) -> list[float]:
     return [float(rate) for rate in np.diff(spent)]
 
 
-def plan_looks(plan: pd.DataFrame, confidence: float) -> Looks:
+def plan_looks(plan: pd.DataFrame, confidence: float, *, on_fail: bool = False) -> Looks:
     """The looks of a planned run, none of which has been made.
 
     They lie in the last phase, at equal steps of its arrivals: what no phase has sent yet, nobody
@@ -52,20 +52,27 @@ def plan_looks(plan: pd.DataFrame, confidence: float) -> Looks:
     would be if a look took whatever had arrived.
 
     Args:
-        plan: columns ``due_s`` and ``phase``, at least one row.
+        plan: columns ``due_s``, ``phase`` and ``role``, at least one row.
         confidence: of the verdict, over all looks together.
+        on_fail: one failed gate is to end the run as well. The looks then lie all over the traffic
+            after the baseline, for a later phase does not undo a failure.
     """
     due = np.sort(plan["due_s"].to_numpy(dtype=float))
-    last_phase = due[due >= plan.groupby("phase")["due_s"].min().max()]
+    begin_s = float(plan.groupby("phase")["due_s"].min().max())
+    if on_fail:
+        traffic = plan["due_s"][plan["role"] == "traffic"]
+        idle_s = plan["due_s"][plan["role"] == "baseline"].max()
+        begin_s = float(traffic[~(traffic <= idle_s)].min())
+    stretch = due[due >= begin_s]
     *rates, last_error = spending(1 - confidence, LOOKS)
     looks = []
     for number, error in enumerate(rates, 1):
-        until_s = float(last_phase[len(last_phase) * number // LOOKS])
+        until_s = float(stretch[len(stretch) * number // LOOKS])
         looks.append(Look(until_s=until_s, share=float((due < until_s).mean()), error=error))
-    return Looks(planned=looks, last_error=last_error)
+    return Looks(planned=looks, last_error=last_error, on_fail=on_fail)
 
 
-def undecided(findings: Findings) -> list[str]:
+def undecided(findings: Findings, looks: Looks, plan: pd.DataFrame) -> list[str]:
     """What keeps a run from ending at these findings: names of checks; empty where nothing does.
 
     Every gate that has measured anything must be decided, every required check as well, and there
@@ -73,7 +80,17 @@ def undecided(findings: Findings) -> list[str]:
     bucket that no request has met, replicas of a target that shows none, an autoscaler that was
     never needed) holds no run up: it may never see anything, and the report says that it did not.
     A run that measured its own load generator is not ended early, for that may pass.
+
+    Args:
+        findings: of a run that ended by ``looks.ended_by``.
+        looks: whether they end the run at a failure too; the rest of it, phases that have not begun
+            included, is then left out.
+        plan: columns ``due_s`` and ``phase``.
     """
+    if looks.on_fail and findings.verdict.outcome is Outcome.FAIL:
+        return []
+    begins = plan.groupby("phase")["due_s"].min()
+    to_come = [f"phase {name}" for name in begins.index[begins >= looks.until_s]]
     gates = {
         f.check
         for f in findings.findings
@@ -87,5 +104,5 @@ def undecided(findings: Findings) -> list[str]:
         or (result.check == HEALTH and result.status is Status.FAIL)
     ]
     if not open_ and findings.verdict.outcome is Outcome.INCONCLUSIVE:
-        return findings.verdict.because[:1]
-    return open_
+        open_ = findings.verdict.because[:1]
+    return [*to_come, *open_]

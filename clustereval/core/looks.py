@@ -41,7 +41,7 @@ class LookMade(BaseModel):
 
     @property
     def ends(self) -> bool:
-        """Whether it ends the run: every gate was decided."""
+        """Whether it ends the run."""
         return not self.skipped and not self.open
 
 
@@ -51,6 +51,7 @@ class Looks(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     planned: list[Look] = Field(description="in order of time")
+    on_fail: bool = Field(False, description="one failed gate ends the run as well")
     last_error: float = Field(
         description="what is left of `1 - confidence` for a run that no look ended"
     )

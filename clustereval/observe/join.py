@@ -148,7 +148,7 @@ def _name_needless(frame: pd.DataFrame, until_s: float) -> None:
     """
     stopped = frame["error_type"].isin(["interrupted", "not_sent"]) & (frame["due_s"] >= until_s)
     frame.loc[stopped, "error_type"] = STOPPED_EARLY
-    frame.loc[stopped, "error_detail"] = "stopped early: every gate was decided"
+    frame.loc[stopped, "error_detail"] = "stopped early: a look had decided"
 
 
 def _observe(

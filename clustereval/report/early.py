@@ -16,6 +16,6 @@ def stopped_early(manifest: Manifest) -> str | None:
     if ending is None:
         return None
     return (
-        f"stopped early at {ending.share:.0%} of the plan, with every gate decided: the verdict "
+        f"stopped early at {ending.share:.0%} of the plan, where a look decided: the verdict "
         f"rests on what was due in the first {duration(ending.until_s)}"
     )

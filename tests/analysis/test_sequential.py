@@ -47,9 +47,11 @@ def test_looks_lie_in_the_last_phase(sizes: list[int], confidence: float, seed: 
         {
             "due_s": np.concatenate([i + rng.uniform(0, 1, n) for i, n in enumerate(sizes)]),
             "phase": np.repeat([f"p{i}" for i in range(len(sizes))], sizes),
+            "role": "traffic",
         }
     )
     looks = plan_looks(plan, confidence)
+    assert not looks.on_fail
     assert len(looks.planned) == LOOKS - 1
     cuts = [look.until_s for look in looks.planned]
     assert cuts == sorted(cuts)
@@ -127,6 +129,11 @@ def of(check: str, status: Status, **changes: object) -> Finding:
 
 
 OPEN = Status.INCONCLUSIVE
+PLAN = pd.DataFrame({"due_s": [0.0, 5.0, 10.0, 15.0], "phase": ["a", "a", "b", "b"]})
+LOOKED = Looks(
+    planned=[Look(until_s=12.0, share=0.75, error=0.01), Look(until_s=9.0, share=0.5, error=0.01)],
+    last_error=0.03,
+)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +172,35 @@ def test_a_run_ends_where_everything_measured_is_decided(
     concluded = conclude(
         findings, {name: name in required for name in names}, unobserved, counts={}, context={}
     )
-    assert undecided(concluded) == expected
+    looks = LOOKED.model_copy(update={"ended_by": 1})
+    assert undecided(concluded, looks, PLAN) == expected
+
+
+def test_a_failure_ends_a_run_where_that_was_asked_for() -> None:
+    """Whatever is still open, and whichever phases are to come; a pass has to wait for them."""
+    passed, failed, still = (of("fidelity", status) for status in (Status.PASS, Status.FAIL, OPEN))
+    on_fail = LOOKED.model_copy(update={"on_fail": True, "ended_by": 2})
+
+    def open_at(looks: Looks, *findings: Finding) -> list[str]:
+        names = {f.check: False for f in findings}
+        return undecided(conclude(list(findings), names, {}, counts={}, context={}), looks, PLAN)
+
+    assert open_at(on_fail, failed, still) == []
+    assert open_at(on_fail, passed) == ["phase b"]
+    assert open_at(on_fail.model_copy(update={"ended_by": 1}), passed) == []
+    assert open_at(LOOKED.model_copy(update={"ended_by": 1}), failed, still) == ["fidelity"]
+    invalid = of("run_health", Status.FAIL)
+    assert open_at(on_fail, failed, invalid) == ["phase b", "run_health"]
+
+
+def test_looks_for_failures_lie_all_over_the_traffic() -> None:
+    """From the end of the baseline on, and not only in the last phase."""
+    requests, *_ = synthetic_tables(rows=900)
+    looks = plan_looks(requests, 0.95, on_fail=True)
+    begin = requests.due_s[requests.role == "traffic"].min()
+    steady = requests.due_s[requests.phase == "steady"].max()
+    assert begin < looks.planned[0].until_s < steady
+    assert looks.planned[-1].until_s > requests.due_s[requests.phase == "sustained"].min()
 
 
 @pytest.fixture

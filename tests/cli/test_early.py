@@ -153,7 +153,7 @@ def test_a_plan_that_ends_in_no_traffic_is_refused(tmp_path: Path) -> None:
         scenario=mock_scenario([TRAFFIC, IDLE]), prompts=mock_library(), sets={"plain": ("p00",)}
     )
     request = Request(tmp_path / "run", target="http://127.0.0.1:1/v1", stop_early=True)
-    with pytest.raises(ScenarioError, match="--stop-early: the last phase, 'idle', is baseline"):
+    with pytest.raises(ScenarioError, match="ending early: the last phase, 'idle', is baseline"):
         run_scenario(loaded, request, progress=None)  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
 

@@ -87,7 +87,7 @@ def test_a_run_that_ended_early_says_so() -> None:
     """With the share of its plan that the verdict rests on; a run to its end says nothing."""
     planned = [Look(until_s=148.0, share=0.62, error=0.01)]
     looks = Looks(planned=planned, last_error=0.04, ended_by=1)
-    said = "stopped early at 62% of the plan, with every gate decided: the verdict rests on what"
+    said = "stopped early at 62% of the plan, where a look decided: the verdict rests on what"
     assert said in shown(sample_findings(), width=200, looks=looks)
     whole = looks.model_copy(update={"ended_by": None})
     assert "stopped early" not in shown(sample_findings(), width=200, looks=whole)
