@@ -194,13 +194,18 @@ def test_a_failure_ends_a_run_where_that_was_asked_for() -> None:
 
 
 def test_looks_for_failures_lie_all_over_the_traffic() -> None:
-    """From the end of the baseline on, and not only in the last phase."""
-    requests, *_ = synthetic_tables(rows=900)
-    looks = plan_looks(requests, 0.95, on_fail=True)
-    begin = requests.due_s[requests.role == "traffic"].min()
-    steady = requests.due_s[requests.phase == "steady"].max()
-    assert begin < looks.planned[0].until_s < steady
-    assert looks.planned[-1].until_s > requests.due_s[requests.phase == "sustained"].min()
+    """From the end of the baseline on, and not in the last phase alone."""
+    plan = pd.DataFrame(
+        {
+            "due_s": np.arange(400.0),
+            "phase": np.repeat(["idle", "steady", "burst", "sustained"], 100),
+            "role": np.repeat(["baseline", "traffic"], [100, 300]),
+        }
+    )
+    cuts = [look.until_s for look in plan_looks(plan, 0.95, on_fail=True).planned]
+    assert cuts == [160.0, 220.0, 280.0, 340.0]
+    cuts = [look.until_s for look in plan_looks(plan, 0.95).planned]
+    assert cuts == [320.0, 340.0, 360.0, 380.0]
 
 
 @pytest.fixture
