@@ -80,6 +80,7 @@ bench: install
 	$(BIN)/python -m benchmarks.analysis
 	$(BIN)/python -m benchmarks.verdict
 	$(BIN)/python -m benchmarks.power
+	$(BIN)/python -m benchmarks.early
 	$(BIN)/python -m benchmarks.streaming
 	$(BIN)/python -m benchmarks.cache
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from clustereval.analysis.power.outlook import outlook
 from clustereval.analysis.power.priors import Priors
+from clustereval.analysis.sequential import plan_looks
 from clustereval.analysis.verdict import analyse
 from clustereval.core.api_keys import api_key
 from clustereval.core.columns import PLAN
@@ -68,6 +69,8 @@ class Request:
     ray_dashboard: str | None = None
     otlp: str | None = None
     seed: int | None = None
+    stop_early: bool = False
+    stop_on_fail: bool = False
     command: tuple[str, ...] = ()
 
 
@@ -108,6 +111,10 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
             loaded, seed=seed, salt=secrets.token_hex(4), replicas=len(facts.pin_ranks) or None
         )
         run.write_table(PLAN, plan)
+        if request.stop_early or request.stop_on_fail:
+            confidence = loaded.scenario.checks.confidence
+            looks = plan_looks(plan, confidence, on_fail=request.stop_on_fail)
+            run.update_manifest(looks=looks)
         progress.plan(describe_plan(plan))
         progress.sees(outlook_line(outlook(loaded, plan, _priors(facts, observer))))
         interrupted = send(run, observer, progress)
@@ -179,6 +186,12 @@ def publish(run: Run) -> tuple[Path, Path | None]:
 
 def _require_usable(loaded: LoadedScenario, request: Request) -> None:
     """Refuses URLs and keys that cannot be used before anything is started or written."""
+    last = loaded.scenario.phases[-1]
+    if (request.stop_early or request.stop_on_fail) and last.role != "traffic":
+        raise ScenarioError(
+            f"ending early: the last phase, {last.name!r}, is {last.role}",
+            expected="traffic in the last phase: that is what ends early",
+        )
     if request.target is not None:
         split_url(request.target, "--target", BASE_URL)
     if request.ray_dashboard is not None:

@@ -29,6 +29,7 @@ from clustereval import __version__
 from clustereval.core.columns import CLUSTER, PLAN, REQUESTS, SCORES, Table
 from clustereval.core.errors import RunFolderError
 from clustereval.core.findings import Findings
+from clustereval.core.looks import Looks
 from clustereval.core.prompts import PromptLibrary, read_prompts
 from clustereval.core.scenario import Scenario
 
@@ -40,6 +41,8 @@ RAW_CLUSTER = "raw/cluster.jsonl"
 """One JSON object per cluster sample, appended while the load runs."""
 RAW_ACCESS = "raw/access.jsonl"
 """One JSON object per access-log line of a replica: request id → replica."""
+RAW_LOOKS = "raw/looks.jsonl"
+"""One JSON object per look at a run that may end early, appended while the load runs."""
 RAW_APP_LOG = "raw/app.log"
 """What the app that was started for the run printed."""
 SPANS = "spans.jsonl"
@@ -70,7 +73,7 @@ class Manifest(BaseModel):
 
     schema_version: Literal[1] = 1
     name: str
-    state: Literal["planned", "running", "complete", "interrupted"] = "planned"
+    state: Literal["planned", "running", "complete", "interrupted", "stopped_early"] = "planned"
     command: list[str] = Field(default_factory=list, description="argv that made the run")
     scenario: Scenario
     seed: int
@@ -89,6 +92,9 @@ class Manifest(BaseModel):
     )
     load: dict[str, Any] = Field(
         default_factory=dict, description="the load generator's account of itself"
+    )
+    looks: Looks | None = Field(
+        None, description="of a run that may end early: when it is looked at; null: at its end only"
     )
     hashes: dict[str, str] = Field(default_factory=dict, description="file → sha256")
 

@@ -6,6 +6,8 @@ from contextlib import suppress
 from typing import Protocol
 
 from clustereval.core.errors import ClusterEvalError
+from clustereval.core.looks import STOPPED_EARLY
+from clustereval.early import adopt_looks, looking
 from clustereval.load.arrivals import PhaseSummary
 from clustereval.load.engine import await_start, start_load
 from clustereval.load.progress import RAW_LOAD, RAW_START, read_account, read_start
@@ -40,35 +42,44 @@ def send(run: Run, observer: RayObserver | None, progress: Progress) -> bool:
     if observer:
         observer.start()
     try:
-        interrupted = _watch_load(run, progress)
+        state = _watch_load(run, progress)
     except BaseException:
         # The cluster may be gone in a moment, and its logs with it; the first error is the one.
         with suppress(ClusterEvalError):
             _after_load(run, observer, "interrupted", progress)
         raise
-    _after_load(run, observer, "interrupted" if interrupted else "complete", progress)
-    return interrupted
+    _after_load(run, observer, state, progress)
+    return state == "interrupted"
 
 
-def _watch_load(run: Run, progress: Progress) -> bool:
-    """Waits for the load's end; returns whether the user cut it short.
+def _watch_load(run: Run, progress: Progress) -> str:
+    """Waits for the load's end; returns the manifest's ``state`` for how it ended.
 
     Raises:
         KeyboardInterrupt: cut short before anything was sent.
     """
-    with start_load(run) as load:
+    with looking(run) as looker, start_load(run) as load:
         try:
             await_start(load)
             while not load.wait(0.5):
                 if (state := load.progress()) is not None:
                     progress.load(state)
+                if looker is None:
+                    continue
+                for note in looker.news():
+                    progress.note(note)
+                if looker.decided:
+                    load.stop()
+                    # It may have come to its end by itself meanwhile.
+                    account = load.account()
+                    return STOPPED_EARLY if not account or account["interrupted"] else "complete"
         except KeyboardInterrupt:
             load.stop()
             if not run.has(RAW_RESPONSES):
                 raise
             progress.note("interrupted: keeping what has arrived")
-            return True
-    return False
+            return "interrupted"
+    return "complete"
 
 
 def _after_load(run: Run, observer: RayObserver | None, state: str, progress: Progress) -> None:
@@ -81,7 +92,7 @@ def _after_load(run: Run, observer: RayObserver | None, state: str, progress: Pr
 
 
 def adopt_load(run: Run, state: str | None = None) -> None:
-    """Takes over what the load process left: the run's zero, and its account of itself.
+    """Takes over what the load and its looks left: the run's zero, accounts, what was decided.
 
     A run whose parent was killed is still `running` here; it was interrupted.
     """
@@ -92,4 +103,5 @@ def adopt_load(run: Run, state: str | None = None) -> None:
         state=state,
         t0_unix_s=manifest.t0_unix_s or read_start(run.path(RAW_START)),
         load=read_account(run.path(RAW_LOAD)) or manifest.load,
+        looks=adopt_looks(run, state),
     )

@@ -15,7 +15,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -29,13 +28,11 @@ from typing import Any, Final
 
 from clustereval.core import wire
 from clustereval.core.errors import LocalAppError
+from clustereval.core.priority import stand_back
 from clustereval.core.processes import MARKER, end_marked
 
 GENTLE_S: Final = 8.0
 """How long an orderly end may take."""
-NICE: Final = 10
-"""About a tenth of the cores' time for the app where the load generator wants the rest, which it
-does for moments only."""
 LOGICAL_CPUS: Final = 32
 """What Ray may hand out, whatever the machine has: on a small one replicas share its cores."""
 ENVIRONMENT: Final = {
@@ -118,24 +115,6 @@ def run_app(
     _end_gently()  # first, for Ray waits a minute for a cluster that was ended under it
     _clean_up(launch, marker)
     return code
-
-
-def stand_back() -> None:
-    """Lets the load generator go first where an app and its test share a machine.
-
-    An app that takes every core would make the clock late that times it. Niceness, which all that
-    it starts inherit, does it where Linux shares the cores out by process. Where it shares them out
-    by session (autogroups, proc(5)), niceness counts within a session only, and the session's own
-    has to rise: the app's, where this process is its leader. Both are raised, because nothing tells
-    which of the two counts: autogroups are shown in a container too, whose cgroup overrules them.
-    """
-    os.nice(NICE)
-    group = Path("/proc/self/autogroup")
-    try:
-        if os.getsid(0) == os.getpid() and group.exists():
-            group.write_text(str(NICE))
-    except OSError as error:
-        print(f"the app's session keeps its priority: {error}", file=sys.stderr)
 
 
 def _watch_stdin(launch: Launch, stop: threading.Event) -> None:

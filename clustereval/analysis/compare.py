@@ -18,7 +18,7 @@ from clustereval.analysis.checks.base import (
 from clustereval.analysis.checks.run_health import RunHealthCheck
 from clustereval.analysis.estimates import Estimate
 from clustereval.analysis.gates import Draft, decide
-from clustereval.analysis.slices import Frames, build_frames, load_frames
+from clustereval.analysis.slices import Frames, before, build_frames, load_frames
 from clustereval.analysis.verdict import HEALTH, conclude
 from clustereval.core.checks import Checks
 from clustereval.core.columns import SCORES
@@ -82,7 +82,8 @@ def _both(baseline: Run, later: Run, changed: set[str]) -> Frames:
     shared = _phases(baseline) & _phases(later)
     requests, scores = [], []
     for name, run in ((BASE, baseline), (LATER, later)):
-        rows = run.requests
+        looks = run.manifest.looks
+        rows = before(run.requests, "due_s", None if looks is None else looks.until_s)
         rows = rows[rows["phase"].isin(list(shared)) & ~rows["prompt_id"].isin(list(changed))]
         ids = f"{name}/" + rows["request_id"].astype("string")
         requests.append(rows.assign(request_id=ids, run=name, replica_id=None))

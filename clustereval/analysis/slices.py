@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES
+from clustereval.core.looks import STOPPED_EARLY, Looks
 from clustereval.core.scenario import Scenario
 from clustereval.rundir import Run
 
@@ -87,7 +88,7 @@ class Frames:
         window: codes of the load windows (``buckets.traffic.window_s`` of due time).
         rubrics: scorer → its values.
         cluster: cluster samples over time, possibly empty.
-        scenario, level, target, load, interrupted: from the manifest.
+        scenario, level, load, interrupted, looks: from the manifest.
         counts: planned, ok, error, …, of the whole run.
     """
 
@@ -102,6 +103,7 @@ class Frames:
     load: Mapping[str, Any] = field(default_factory=dict)
     interrupted: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
+    looks: Looks | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -157,6 +159,7 @@ def load_frames(run: Run) -> Frames:
         level=manifest.level,
         load=manifest.load,
         interrupted=manifest.state == "interrupted",
+        looks=manifest.looks,
     )
 
 
@@ -169,13 +172,21 @@ def build_frames(
     level: str | None = None,
     load: Mapping[str, Any] | None = None,
     interrupted: bool = False,
+    looks: Looks | None = None,
     further: Sequence[str] = (),
 ) -> Frames:
-    """Joins tables in memory; see :class:`Frames`. ``further``: more columns that make slices."""
+    """Joins tables in memory; see :class:`Frames`.
+
+    Args:
+        looks: those of a run that may end early; what was due after the look that ended it is left
+            out, for only fast answers had come of that.
+        further: more columns that make slices.
+    """
     warmup = (requests["role"] == "warmup").to_numpy(dtype=bool, na_value=False)
     # What an interrupt kept from being sent, or from being answered, says nothing of anybody.
-    cut = (requests["error_type"] == "interrupted").to_numpy(dtype=bool, na_value=False)
-    rows = requests[~warmup & ~cut].reset_index(drop=True)
+    cut = requests["error_type"].isin(["interrupted", STOPPED_EARLY]).to_numpy(dtype=bool)
+    until_s = None if looks is None else looks.until_s
+    rows = before(requests[~warmup & ~cut], "due_s", until_s).reset_index(drop=True)
     rubrics = _rubrics(rows["request_id"], scores)
     width = scenario.buckets.traffic.window_s
     due = rows["due_s"].to_numpy(dtype=float, na_value=0.0)
@@ -185,13 +196,21 @@ def build_frames(
         prompt=_factor(rows["prompt_id"]).codes,
         window=np.floor_divide(due, width).astype(np.int64).clip(0),
         rubrics=rubrics,
-        cluster=cluster if cluster is not None else pd.DataFrame(columns=CLUSTER.names),
+        cluster=before(cluster, "t_s", until_s)
+        if cluster is not None
+        else pd.DataFrame(columns=CLUSTER.names),
         scenario=scenario,
         level=level,
         load=dict(load or {}),
         interrupted=interrupted,
         counts=_counts(requests, int(warmup.sum()), rubrics),
+        looks=looks,
     )
+
+
+def before(frame: pd.DataFrame, column: str, until_s: float | None) -> pd.DataFrame:
+    """The rows whose time in ``column`` lies before ``until_s``; all of them where that is None."""
+    return frame if until_s is None else frame[frame[column] < until_s]
 
 
 def _factor(column: pd.Series) -> Factor:

@@ -19,6 +19,7 @@ from clustereval.core.findings import (
     Warning,
     WarningCode,
 )
+from clustereval.core.looks import Looks
 from clustereval.rundir import Run
 
 HEALTH = "run_health"
@@ -56,7 +57,9 @@ def analyse_frames(frames: Frames, checks: Sequence[Check] = ALL_CHECKS) -> Find
             unobserved[check.name] = made.reason
         else:
             drafts += made
-    decided = decide(drafts, settings.confidence)
+    # Of a run with looks this is one analysis of several, which share the error rate.
+    confidence = settings.confidence if frames.looks is None else 1 - frames.looks.error
+    decided = decide(drafts, confidence)
     if frames.interrupted:
         decided = [_interrupted(finding) for finding in decided]
     return conclude(
@@ -271,6 +274,7 @@ def _context(frames: Frames, findings: Sequence[Finding]) -> dict[str, Any]:
     gates = [f for f in findings if f.gate and f.p_value is not None]
     exploratory = [f for f in findings if not f.gate and f.p_value is not None]
     confidence = frames.scenario.checks.confidence
+    looks = {} if frames.looks is None else {"looks": _of_looks(frames.looks)}
     return {
         "level": frames.level,
         "confidence": confidence,
@@ -280,6 +284,20 @@ def _context(frames: Frames, findings: Sequence[Finding]) -> dict[str, Any]:
         "family_wise_error": round((1 - confidence) / 2, 6),
         "load_window_s": frames.scenario.buckets.traffic.window_s,
         "detectable": _detectable(gates),
+        **looks,
+    }
+
+
+def _of_looks(looks: Looks) -> dict[str, Any]:
+    """Which analysis of a run that may end early this is, and at which level."""
+    ending = looks.ending
+    return {
+        "planned": len(looks.planned),
+        "ended_by": looks.ended_by,
+        "share_of_plan": None if ending is None else round(ending.share, 6),
+        "until_s": looks.until_s,
+        "error": round(looks.error, 9),
+        "design": "group-sequential: error * t^3 (Kim & DeMets 1987), looks added by Bonferroni",
     }
 
 

@@ -64,7 +64,7 @@ def interval(finding: Finding, sign: str = "", limit: str = "margin") -> str:
     if finding.low is not None or finding.high is not None:
         low = "unbounded" if finding.low is None else number(finding.low, unit, like)
         high = "unbounded" if finding.high is None else number(finding.high, unit, like)
-        parts.append(f"{finding.confidence:.0%} interval {low} to {high}{sign}")
+        parts.append(f"{100 * finding.confidence:.4g}% interval {low} to {high}{sign}")
     if finding.margin is not None:
         parts.append(f"{limit} {number(finding.margin, unit, like)}{sign}")
     count = f"{finding.n:,} requests"

@@ -25,6 +25,8 @@ from clustereval.core.scenario_file import load_scenario
 @click.option("--otlp", metavar="URL", help="Send spans to this OTLP/HTTP endpoint too.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--seed", type=click.IntRange(0), help="Instead of the scenario's own seed.")
+@click.option("--stop-early", is_flag=True, help="End as soon as every gate is decided.")
+@click.option("--stop-on-fail", is_flag=True, help="The same, or as soon as one gate has failed.")
 @click.option(
     "--set", "overrides", multiple=True, metavar="PATH=VALUE",
     help="Override a key of the scenario: phases.steady.duration_s=60. Repeatable.",

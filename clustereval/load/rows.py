@@ -9,6 +9,7 @@ from typing import Any, Final
 import pandas as pd
 
 from clustereval.core.columns import RESPONSE_FIELDS
+from clustereval.core.looks import STOPPED_EARLY
 
 INTERRUPTED: Final = "interrupted"
 """``error_type`` of an arrival that the client gave up because the run was stopped."""
@@ -31,6 +32,7 @@ ERROR_TYPES: Final[dict[str, str]] = {
     "deadline": "dropped: more than `deadline_s` late, so not sent",
     "max_in_flight": "dropped: `max_in_flight` were in flight, so not sent",
     INTERRUPTED: "dropped: the run was stopped before, or while, it was sent",
+    STOPPED_EARLY: "dropped: a look decided, so the run was stopped before, or while, it was sent",
     "client_resources": "dropped: this machine is out of files, ports or memory",
     "client_fault": "dropped: a mistake of clustereval itself",
 }

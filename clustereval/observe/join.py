@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from clustereval.core.columns import CLUSTER, PLAN, REQUESTS
+from clustereval.core.looks import STOPPED_EARLY
 from clustereval.core.scenario import Scenario
 from clustereval.observe.clusterview import cluster_rows
 from clustereval.observe.derive import add_derived
@@ -41,6 +42,7 @@ class RawRun:
 
     ``plan`` has one row per planned arrival; ``responses``, ``access`` and ``samples`` are the
     objects of the files in ``raw/``.
+    ``until_s``: of a run that a look ended, the arrivals due before it count; null: all of them.
     """
 
     plan: pd.DataFrame
@@ -49,6 +51,7 @@ class RawRun:
     samples: Records = ()
     t0_unix_s: float | None = None
     interrupted: bool = False
+    until_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def join(run: Run) -> None:
             samples=read_json_lines(run.path(RAW_CLUSTER)),
             t0_unix_s=manifest.t0_unix_s,
             interrupted=manifest.state == "interrupted",
+            until_s=None if manifest.looks is None else manifest.looks.until_s,
         ),
         manifest.scenario,
     )
@@ -109,6 +113,8 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
     missing = frame["outcome"].isna()
     frame.loc[missing, "outcome"] = "dropped"
     frame.loc[missing, "error_type"] = "interrupted" if raw.interrupted else "not_sent"
+    if raw.until_s is not None:
+        _name_needless(frame, raw.until_s)
     access, samples = access_frame(raw.access), sample_frame(raw.samples)
     if raw.t0_unix_s is not None:
         access = timed(access, frame["end_s"].dropna() + raw.t0_unix_s)
@@ -117,7 +123,7 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
     _observe(frame, raw, access, samples, deployment, scenario)
     add_derived(frame, scenario.buckets)
     target = _sampled_target(samples, deployment)
-    frame["traffic_pattern"] = traffic_patterns(frame, scenario, target)
+    frame["traffic_pattern"] = traffic_patterns(frame, scenario, target, raw.until_s)
     frame = frame.reset_index(drop=True)
     cluster = cluster_rows(
         frame, access, samples, deployment, raw.t0_unix_s, scenario.observe.sample_interval_s
@@ -133,6 +139,16 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
         "placed": int((answered & frame["replica_id"].notna()).sum()),
     }
     return Joined(frame.reindex(columns=REQUESTS.names), cluster, account)
+
+
+def _name_needless(frame: pd.DataFrame, until_s: float) -> None:
+    """Names, in place, the arrivals that the end of the run kept from an answer.
+
+    The load process knows only that it was stopped, not why.
+    """
+    stopped = frame["error_type"].isin(["interrupted", "not_sent"]) & (frame["due_s"] >= until_s)
+    frame.loc[stopped, "error_type"] = STOPPED_EARLY
+    frame.loc[stopped, "error_detail"] = "stopped early: a look had decided"
 
 
 def _observe(

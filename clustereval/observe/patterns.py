@@ -34,7 +34,10 @@ class Window:
 
 
 def traffic_patterns(
-    frame: pd.DataFrame, scenario: Scenario, target_ongoing_requests: float | None
+    frame: pd.DataFrame,
+    scenario: Scenario,
+    target_ongoing_requests: float | None,
+    until_s: float | None = None,
 ) -> pd.Series:
     """The pattern of each row's window.
 
@@ -43,6 +46,8 @@ def traffic_patterns(
         scenario: durations of the phases, and the edges.
         target_ongoing_requests: per replica, as sampled; the scenario's own value goes first.
             Null where neither is known: then no window can be told to be sustained.
+        until_s: where a look ends the run: the last window ends there, and what was due later has
+            no pattern. Null: at the end of the plan.
 
     Returns:
         ``burst`` where the rate of the busiest bin exceeds ``burst_peak_to_mean`` × the window's
@@ -55,9 +60,12 @@ def traffic_patterns(
     due = frame["due_s"].to_numpy(dtype=float)
     inside = InFlight(frame["sent_s"].to_numpy(float), frame["end_s"].to_numpy(float))
     count = frame["replica_count"].astype("Float64").to_numpy(dtype=float, na_value=np.nan)
+    judged = due < (np.inf if until_s is None else until_s)
     pattern = np.full(len(frame), "steady", dtype=object)
+    pattern[~judged] = None
     for phase, rows in frame.groupby("phase", sort=False).indices.items():
-        for window in _windows(due, np.asarray(rows), durations.get(str(phase)), edges.window_s):
+        mine = np.asarray(rows)[judged[rows]]
+        for window in _windows(due, mine, durations.get(str(phase)), edges.window_s, until_s):
             if _is_burst(due[window.rows], window.length_s, edges):
                 pattern[window.rows] = "burst"
             elif (
@@ -69,13 +77,20 @@ def traffic_patterns(
 
 
 def _windows(
-    due: np.ndarray, rows: np.ndarray, duration_s: float | None, window_s: float
+    due: np.ndarray,
+    rows: np.ndarray,
+    duration_s: float | None,
+    window_s: float,
+    until_s: float | None,
 ) -> list[Window]:
     """Windows of one phase. The last one takes a rest shorter than half a window with it."""
+    if not len(rows):
+        return []
     first, last = due[rows].min(), due[rows].max()
     end = max(last, first + (duration_s or 0.0))
     if len(rows) > 1 and duration_s is None:
         end = last + (last - first) / (len(rows) - 1)
+    end = end if until_s is None else min(end, until_s)
     if end <= first:
         return [Window(first, first + window_s, rows)]
     count = max(1, int((end - first) / window_s + 0.5))

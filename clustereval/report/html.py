@@ -25,6 +25,7 @@ from clustereval.report import aggregates as agg
 from clustereval.report import examples, placement, redact, story
 from clustereval.report.checks_view import check_rows, reasons
 from clustereval.report.drawing import PALETTE
+from clustereval.report.early import stopped_early
 from clustereval.report.engine_view import engine_chart
 from clustereval.report.forest import WIDTH, axis_px
 from clustereval.report.names import QUESTIONS, SYMBOLS, TITLES
@@ -160,7 +161,9 @@ def _missing(tables: Tables, folder: str) -> list[tuple[str, str]]:
     """What is not there, and what makes it."""
     score = f"clustereval score {shlex.quote(folder)}"
     notes = []
-    if tables.manifest.state != "complete":
+    if early := stopped_early(tables.manifest):
+        notes.append((f"{early[:1].upper()}{early[1:]}.", ""))
+    elif tables.manifest.state != "complete":
         notes.append((f"This run is {tables.manifest.state}: the page shows what had arrived.", ""))
     if tables.requests is None:
         notes.append(("No request table (requests.parquet).", score))

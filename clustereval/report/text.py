@@ -19,6 +19,7 @@ from clustereval.report.checks_view import (
     what_to_do,
     without_numbers,
 )
+from clustereval.report.early import stopped_early
 from clustereval.report.names import SEVERITY, SYMBOLS, TITLES, WORDS
 from clustereval.report.numbers import count, margin_text, scale_of
 from clustereval.report.plaintext import one_line
@@ -56,6 +57,8 @@ def render_summary(
     console.print()
     head = Text.assemble((f"{SYMBOLS[outcome]} {word}", _STYLES[outcome]), "  ", sentence)
     console.print(head, highlight=False)
+    if early := stopped_early(manifest):
+        console.print(Padding(Text(early), (0, 0, 0, 2)), highlight=False)
     for reason in reasons(findings):
         console.print(Padding(Text(_plain(reason)), (0, 0, 0, 2)), highlight=False)
     console.print()

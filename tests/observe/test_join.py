@@ -88,6 +88,18 @@ def test_an_arrival_without_response_is_dropped_and_says_why() -> None:
     assert _join([], count=1, interrupted=True).loc["r0", "error_type"] == "interrupted"
 
 
+def test_an_arrival_that_a_look_made_needless_says_so() -> None:
+    """Those after the look, unsent or given up; an answer that came all the same stays one."""
+    given_up = response(2, outcome="dropped", error_type="interrupted", end_s=2.1)
+    raw = RawRun(plan(5), [response(0), response(1), given_up, response(3)], until_s=2.0)
+    frame = join_rows(raw, scenario()).requests.set_index("request_id")
+    needless = frame["error_type"] == "stopped_early"
+    assert [*frame.index[needless]] == ["r2", "r4"]
+    assert set(frame["outcome"][needless]) == {"dropped"}
+    assert frame.loc["r3", "outcome"] == "ok"
+    assert frame["traffic_pattern"].isna().tolist() == [False, False, True, True, True]
+
+
 def test_times_count_from_due_and_from_sent() -> None:
     """TTFT and E2E have both zeros; TPOT is per token after the first."""
     row = _join([response(0, sent_s=0.5, first_token_s=0.7, end_s=1.7, output_tokens=11)]).loc["r0"]

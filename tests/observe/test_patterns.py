@@ -100,6 +100,20 @@ def test_without_a_target_nothing_is_sustained() -> None:
     assert set(traffic_patterns(frame, _rules(), 1)) == {"steady"}
 
 
+def test_a_look_sees_the_patterns_that_its_arrivals_make() -> None:
+    """A window that a look cuts ends there: what was to come can neither fill nor empty it."""
+    frame = _frame(np.arange(0, 120, 0.1), latency_s=1.5)
+    cut = traffic_patterns(frame, _rules(), 10, until_s=90.0)
+    assert set(cut[(frame.due_s >= 60) & (frame.due_s < 90)]) == {"sustained"}
+    assert cut[frame.due_s >= 90].isna().all()
+    unsent = frame.assign(
+        sent_s=frame.sent_s.where(frame.due_s < 90), end_s=frame.end_s.where(frame.due_s < 90)
+    )
+    assert traffic_patterns(unsent, _rules(), 10, until_s=90.0).equals(cut)
+    # Without the cut, the rest of the window would count as a lull.
+    assert set(traffic_patterns(unsent, _rules(), 10)[frame.due_s >= 60]) == {"steady"}
+
+
 def test_windows_do_not_straddle_phases() -> None:
     """The step between two constant rates is the phases' difference, not a burst in either."""
     slow = _frame(np.arange(0, 30, 2.0), phase="one")

@@ -9,15 +9,18 @@ import pytest
 from rich.console import Console
 
 from clustereval.core.findings import Findings, Outcome
+from clustereval.core.looks import Look, Looks
 from clustereval.report.text import render_summary
 from clustereval.rundir import Manifest, Target
 from tests.report.samples import sample_findings
 from tests.support.synthetic import scenario
 
 
-def shown(findings: Findings, *, width: int = 80, terminal: bool = False) -> str:
+def shown(
+    findings: Findings, *, width: int = 80, terminal: bool = False, looks: Looks | None = None
+) -> str:
     manifest = Manifest(
-        name="run", scenario=scenario(), seed=1, level="probe",
+        name="run", scenario=scenario(), seed=1, level="probe", looks=looks,
         target=Target(url="http://127.0.0.1:8000/v1", model="synthetic"),
     )  # fmt: skip
     out = io.StringIO()
@@ -78,3 +81,13 @@ def test_an_unobserved_check_says_once_what_it_needs() -> None:
     check.not_observed = "needs the Ray dashboard"
     check.sentence = f"not observed: {check.not_observed}"
     assert shown(findings).count("needs the Ray dashboard") == 1
+
+
+def test_a_run_that_ended_early_says_so() -> None:
+    """With the share of its plan that the verdict rests on; a run to its end says nothing."""
+    planned = [Look(until_s=148.0, share=0.62, error=0.01)]
+    looks = Looks(planned=planned, last_error=0.04, ended_by=1)
+    said = "stopped early at 62% of the plan, where a look decided: the verdict rests on what"
+    assert said in shown(sample_findings(), width=200, looks=looks)
+    whole = looks.model_copy(update={"ended_by": None})
+    assert "stopped early" not in shown(sample_findings(), width=200, looks=whole)

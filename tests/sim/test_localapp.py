@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from clustereval.core.errors import LocalAppError, ScenarioError
+from clustereval.core.priority import NICE
 from clustereval.core.processes import MARKER, end_marked, marked_processes
 from clustereval.localapp import LocalApp
-from serve_apps.cluster import NICE
 
 SCRIPT = """
 import sys, time
@@ -68,7 +68,7 @@ def marker_of_children(process: subprocess.Popen[str]) -> str:
 def test_an_app_lets_those_go_first_who_time_it(own_session: bool) -> None:
     """Its processes step back, and its session where it has one of its own; nobody else's does."""
     code = (
-        "import os; from pathlib import Path; from serve_apps.cluster import stand_back\n"
+        "import os; from pathlib import Path; from clustereval.core.priority import stand_back\n"
         "group = Path('/proc/self/autogroup')\n"
         "shown = lambda: group.read_text().strip() if group.exists() else ''\n"
         "print(shown()); stand_back(); print(shown()); print(os.nice(0))"

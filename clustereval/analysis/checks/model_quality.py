@@ -66,7 +66,7 @@ def _sentence(finding: Finding, floor: float) -> str:
     high = "unbounded" if finding.low is None else f"{1 - finding.low:.3f}"
     return (
         f"at idle `{finding.metric}` is {1 - finding.estimate:.3f} "
-        f"({finding.confidence:.0%} interval {low} to {high}, floor {floor:g}; "
+        f"({100 * finding.confidence:.4g}% interval {low} to {high}, floor {floor:g}; "
         f"{finding.n} requests, {finding.clusters} prompts){wording.ending(finding)}"
     )
 
