@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 FAULT ?=
 # What starts a cluster of its own wants the machine for itself; the rest shares it.
 PARALLEL := -n logical --dist loadfile
+SLOW := browser or process or simulation
 # prelaunch for two replicas of the small model on two cores, with prompts that it can answer. They
 # carry some 25 requests a second, two or three at a time each: more than that is saturation here,
 # and a burst may wait for seconds.
@@ -62,11 +63,11 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q $(PARALLEL) -m "not cluster and not browser and not process and not vllm"
+	$(BIN)/pytest -q $(PARALLEL) -m "not ($(SLOW) or cluster or vllm)"
 
 test: install-vllm
 	$(MAKE) check
-	$(BIN)/pytest -q $(PARALLEL) -m "(browser or process) and not cluster and not vllm"
+	$(BIN)/pytest -q $(PARALLEL) -m "($(SLOW)) and not (cluster or vllm)"
 	$(BIN)/pytest -q --durations=12 -m "cluster or vllm"
 
 format: install

@@ -115,6 +115,7 @@ def truth(seed: int, slower: Callable[[Floats], Floats]) -> float:
     return float(np.quantile(slower(times), 0.8) / np.quantile(times, 0.8))
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     "slower",
     [

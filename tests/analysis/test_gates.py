@@ -31,6 +31,7 @@ def drafts_of(
     ]  # fmt: skip
 
 
+@pytest.mark.simulation
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 0.3), min_size=1, max_size=8))
 def test_holm_is_statsmodels_and_agrees_with_the_interval(losses: list[float]) -> None:

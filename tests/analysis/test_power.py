@@ -231,6 +231,7 @@ def statuses(
     return found
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     ("check", "slice_"),
     [

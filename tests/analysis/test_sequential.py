@@ -63,6 +63,7 @@ def test_looks_lie_in_the_last_phase(sizes: list[int], confidence: float, seed: 
     assert spent == pytest.approx(1 - confidence)
 
 
+@pytest.mark.simulation
 def test_looks_keep_the_error_rate_and_naive_ones_do_not() -> None:
     """At the margin: with looks any analysis errs in no more runs than stated; naive ones do.
 

@@ -71,6 +71,7 @@ def test_json_is_the_same_for_machines(command) -> None:  # type: ignore[no-unty
     assert all(gate["detectable"] > gate["margin"] for gate in tested)
 
 
+@pytest.mark.simulation
 def test_sizing_is_what_run_takes(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """The overrides that `--detect` prints load, and the file that `--out` writes is the same."""
     out = tmp_path / "sized.yaml"

@@ -54,6 +54,7 @@ def test_a_simulated_run_is_a_run(tmp_path: Path) -> None:
     assert run.path(FINDINGS).read_text() == before
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(
     ("fault", "check"),
     [("replica_skew", "replica_skew"), ("saturation", "autoscaling_lag"), ("errors", "fidelity"),
@@ -71,6 +72,7 @@ def test_a_planted_fault_is_failed_by_its_own_check_in_virtual_time_too(
     assert check in failed(simulated(tmp_path, dict(strength), FAULTS).findings)
 
 
+@pytest.mark.simulation
 def test_settings_change_the_fleet(tmp_path: Path) -> None:
     """More replicas are more replicas, and a fleet whose answers are worse fails its floors."""
     rows = simulated(tmp_path / "a", app={"min_replicas": 5, "max_replicas": 5}).run.requests
