@@ -18,7 +18,7 @@ VLLM_SIZE := prompt_sets.golden=[prompts/records.jsonl,prompts/counts.jsonl] \
 	buckets.saturation.warm=1 buckets.saturation.saturating=2 buckets.saturation.scaling=64 \
 	tenants.acme.slo.ttft_s=4 tenants.birch.slo.ttft_s=4
 
-.PHONY: help install install-vllm demo demo-vllm test check format docs bench clean
+.PHONY: help install install-vllm demo demo-vllm test check format docs bench bench-verdict clean
 
 help:
 	@echo "make demo [FAULT=replica_skew]  a local Ray Serve cluster, a replay, a verdict, a report"
@@ -27,7 +27,8 @@ help:
 	@echo "make check                      the fast part: format, types, import contracts, unit tests"
 	@echo "make install                    the environment in $(VENV)"
 	@echo "make docs                       the generated parts of the documents"
-	@echo "make bench                      the benchmarks"
+	@echo "make bench                      the benchmarks of time"
+	@echo "make bench-verdict              error rates and power of the verdict, by simulation"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "clustereval needs Python 3.11 or newer"'
@@ -79,11 +80,15 @@ docs: install
 
 bench: install
 	$(BIN)/python -m benchmarks.analysis
+	$(BIN)/python -m benchmarks.fleet
+	$(BIN)/python -m benchmarks.streaming
+	$(BIN)/python -m benchmarks.cache
+
+# Error rates of the verdict, by simulation: about an hour on two cores.
+bench-verdict: install
 	$(BIN)/python -m benchmarks.verdict
 	$(BIN)/python -m benchmarks.power
 	$(BIN)/python -m benchmarks.early
-	$(BIN)/python -m benchmarks.streaming
-	$(BIN)/python -m benchmarks.cache
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -20,7 +20,8 @@ import pandas as pd
 from clustereval.core.prompts import Prompt
 from clustereval.core.scenario_file import load_scenario
 from clustereval.rundir import Run
-from clustereval.simulate import Settings, simulated_tables
+from clustereval.simulate.settings import Settings
+from clustereval.simulate.tables import simulated_tables
 from serve_apps.simulated.fleet import Client, Deployment, simulate
 from serve_apps.simulated.fleet.workload import asked_of, workload
 from serve_apps.simulated.prompts import kv_blocks

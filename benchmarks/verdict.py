@@ -14,6 +14,7 @@ import multiprocessing
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from scipy import stats
@@ -22,6 +23,8 @@ from benchmarks.zoo import Effect, Kind, frames_of
 from clustereval.analysis.checks import ALL_CHECKS, NotObserved
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.intervals import wilson
+from clustereval.analysis.power.priors import Priors
+from clustereval.analysis.power.sizing import size_for
 from clustereval.analysis.slices import Frames
 from clustereval.analysis.verdict import analyse_frames
 from clustereval.core.findings import Outcome, Status
@@ -198,10 +201,34 @@ EFFECTS: dict[str, tuple[Kind, Effect]] = {
 }
 
 
-def found(given: tuple[str, int]) -> tuple[str, bool, bool]:
-    """(effect, found by its check, by the right name) of one run."""
-    name, seed = given
+REPORTED = (
+    "one replica of 8 down 5 points",
+    "one replica of 8 down 10 points",
+    "saturating bucket down 8 points",
+    "low cache bucket down 10 points",
+    "burst down 8 points",
+)
+"""Effects of the sizes that users report, for which the scenario is sized as well."""
+
+
+@cache
+def sized(name: str) -> Kind:
+    """The effect's fleet, under the scenario that ``clustereval plan --detect`` makes for it.
+
+    The priors are those of the zoo: an effect strikes each answer by itself.
+    """
     kind, effect = EFFECTS[name]
+    priors = Priors(replicas=kind.replicas, repeatable=0.0, window_icc=0.0)
+    sizing = size_for(kind.scenario, effect.drop, priors, checks=(effect.check,))
+    return replace(kind, overrides=sizing.overrides)
+
+
+def found(given: tuple[str, bool, int]) -> tuple[str, bool, bool]:
+    """(effect, found by its check, by the right name) of one run."""
+    name, to_size, seed = given
+    kind, effect = EFFECTS[name]
+    if to_size:
+        kind, name = sized(name), f"{name}, sized for it"
     findings = analyse_frames(frames_of(kind, seed, effect))
     mine = [f for f in findings.of(effect.check) if f.gate and f.status is Status.FAIL]
     right = all(
@@ -242,7 +269,7 @@ def tell_power(results: Iterable[tuple[str, bool, bool]]) -> None:
     by_name: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
     for name, hit, right in results:
         by_name[name].append((hit, right))
-    print("\npower at prelaunch's own size (found; and of those, named rightly)")
+    print("\npower at prelaunch's own size, or sized by plan (found; of those, named rightly)")
     for name, hits in by_name.items():
         got = [right for hit, right in hits if hit]
         print(line(name, len(got), len(hits)) + f"   named {sum(got)} of {len(got)}")
@@ -258,7 +285,8 @@ def main() -> None:
     with workers.Pool(min(2, multiprocessing.cpu_count())) as pool:
         size = max(1, math.ceil(given.runs / 64))
         tell_healthy(list(pool.imap_unordered(healthy, range(given.runs), chunksize=size)))
-        tasks = [(name, seed) for name in EFFECTS for seed in range(given.power_runs)]
+        cases = [*((name, False) for name in EFFECTS), *((name, True) for name in REPORTED)]
+        tasks = [(*case, seed) for case in cases for seed in range(given.power_runs)]
         tell_power(pool.imap_unordered(found, tasks, chunksize=4))
 
 

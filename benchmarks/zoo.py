@@ -22,7 +22,8 @@ from clustereval.core.seeds import substream
 from clustereval.load.arrivals import make_plan
 from clustereval.scoring.registry import load_scorers
 from clustereval.scoring.score import score_requests
-from clustereval.simulate import Settings, simulated_tables
+from clustereval.simulate.settings import Settings
+from clustereval.simulate.tables import simulated_tables
 from serve_apps.simulated.answers import wrong_answer
 from serve_apps.simulated.fleet.quality import Quality
 from serve_apps.simulated.settings import AppSettings

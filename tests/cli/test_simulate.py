@@ -92,6 +92,27 @@ def test_settings_are_parsed_or_refused_in_words() -> None:
             parse_settings((item,))
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"app": {"min_replicas": 0}}, "above 0"),
+        ({"app": {"min_replicas": 2.5}}, "whole number"),
+        ({"app": {"min_replicas": 3, "max_replicas": 2}}, "max_replicas=3"),
+        ({"quality": {"accuracy": 1.5}}, "from 0 to 1"),
+        ({"engine": {"cold_s": -1}}, "no negative"),
+        ({"other": {"x": 1}}, "engine"),
+        ({"engine": {"context_tokens": 100}}, "engine.context_tokens"),
+    ],
+)
+def test_a_fleet_that_cannot_be_is_refused_before_anything_is_written(
+    tmp_path: Path, given: dict[str, dict[str, float]], words: str
+) -> None:
+    """What was given, what can be."""
+    with pytest.raises(ScenarioError, match=words):
+        simulated(tmp_path, **given)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_setting_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
     """Names are listed."""
     with pytest.raises(ScenarioError, match="max_replicas"):

@@ -20,8 +20,9 @@ from serve_apps.simulated.fleet.state import NEVER, NONE, Floats, Records, World
 from serve_apps.simulated.fleet.workload import Workload
 from serve_apps.simulated.settings import AppSettings, EngineSettings
 
-PROXY_S = 0.004
-"""What Ray Serve's proxy and the app's own Python add to an answer."""
+PROXY_S = 0.012
+"""What Ray Serve's proxy and the app's own Python add to an answer, on two cores that also make the
+load: ``python -m benchmarks.fleet RUN``, of a run of ``make demo``."""
 ACTOR_START_S = 2.5
 """From Ray Serve asking for a replica to its constructor."""
 _ENGINE = (

@@ -1,16 +1,10 @@
-"""A run in virtual time: the same files as of a real one, without a cluster, in seconds.
-
-What is simulated, and what is not, stands in :func:`serve_apps.simulated.fleet.simulate`.
-"""
+"""Requests and cluster samples of a run in virtual time, as the tables of a run."""
 
 from __future__ import annotations
 
 import json
-import secrets
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,22 +14,16 @@ from clustereval.core.columns import CLUSTER, PLAN, REQUESTS
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.core.scenario import Scenario
-from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.seeds import substream
-from clustereval.load.arrivals import describe_plan, make_plan
 from clustereval.observe.derive import add_derived
 from clustereval.observe.patterns import traffic_patterns
-from clustereval.pipeline import Result, judge, publish
-from clustereval.rundir import Manifest, Run, Target, versions
-from clustereval.traffic import Progress
-from serve_apps.settings import override_groups
+from clustereval.simulate.settings import Settings
 from serve_apps.simulated import fleet
 from serve_apps.simulated.answers import Answer
 from serve_apps.simulated.fleet import state
-from serve_apps.simulated.fleet.quality import Quality
 from serve_apps.simulated.fleet.workload import Asked, asked_of, workload
 from serve_apps.simulated.prompts import kv_blocks
-from serve_apps.simulated.settings import MODEL, AppSettings, EngineSettings
+from serve_apps.simulated.settings import AppSettings, EngineSettings
 from serve_apps.simulated.tokens import chance
 
 DEPLOYMENT: Final = "virtual"
@@ -51,74 +39,6 @@ ENDS: Final[dict[int, tuple[str, str | None]]] = {
     state.DROPPED: ("dropped", "max_in_flight"),
 }
 """How the fleet's requests end, as outcome and ``error_type``."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for, beside the scenario.
-
-    Attributes:
-        settings: group (``app``, ``engine`` or ``quality``) → name → value.
-    """
-
-    out: Path
-    faults: Mapping[str, float] = field(default_factory=dict)
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    seed: int | None = None
-    command: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the fleet is made of, and which prompts it finds hard."""
-
-    engine: EngineSettings = field(default_factory=EngineSettings)
-    app: AppSettings = field(default_factory=AppSettings)
-    quality: Quality = field(default_factory=Quality)
-    prompts_of: str = ""
-    """Decides which prompts are hard; those of the app where empty."""
-
-
-def simulate_run(loaded: LoadedScenario, request: Request, progress: Progress) -> Result:
-    """Simulates ``loaded`` and judges it as a run against a cluster would be.
-
-    Raises:
-        ClusterEvalError: nothing could be simulated; says why.
-    """
-    settings = _settings(request, loaded.scenario)
-    seed = loaded.scenario.seed if request.seed is None else request.seed
-    plan = make_plan(
-        loaded, seed=seed, salt=secrets.token_hex(4), replicas=settings.app.min_replicas
-    )
-    progress.plan(describe_plan(plan))
-    progress.stage("simulating the fleet")
-    requests, cluster = simulated_tables(
-        loaded.scenario, loaded.prompts, plan, settings, request.faults, seed
-    )
-    run = Run.create(request.out, _manifest(loaded.scenario, request, seed, requests))
-    run.write_prompts(loaded.prompts)
-    run.write_table(PLAN, plan)
-    run.write_table(REQUESTS, requests)
-    run.write_table(CLUSTER, cluster)
-    progress.stage("scoring and judging")
-    findings = judge(run, note=progress.note)
-    publish(run)
-    return Result(run, findings, interrupted=False)
-
-
-def _settings(request: Request, scenario: Scenario) -> Settings:
-    defaults = {
-        "engine": EngineSettings(),
-        "app": AppSettings(),
-        "quality": Quality(window_s=scenario.buckets.traffic.window_s),
-    }
-    try:
-        groups = override_groups(defaults, request.settings)
-    except ValueError as error:
-        raise ScenarioError(f"--setting: {error}") from None
-    if "base_accuracy" in request.settings.get("app", {}):
-        groups["quality"] = replace(groups["quality"], accuracy=groups["app"].base_accuracy)
-    return Settings(**groups)
 
 
 def simulated_tables(
@@ -310,25 +230,3 @@ def _cluster(outcome: fleet.Outcome, app: AppSettings) -> pd.DataFrame:
     frame = pd.concat(parts, ignore_index=True).sort_values("t_s", kind="stable")
     frame = frame.assign(source="dashboard", deployment=DEPLOYMENT).reset_index(drop=True)
     return CLUSTER.to_pandas(CLUSTER.conform(frame))
-
-
-def _manifest(scenario: Scenario, request: Request, seed: int, requests: pd.DataFrame) -> Manifest:
-    counts = requests["outcome"].value_counts()
-    return Manifest(
-        name=request.out.name,
-        state="complete",
-        command=list(request.command),
-        scenario=scenario,
-        seed=seed,
-        target=Target(url="", model=MODEL, faults=dict(request.faults)),
-        simulated=True,
-        t0_unix_s=time.time(),
-        versions=versions(),
-        ended_s=float(requests["end_s"].max()),
-        level="probe",
-        load={
-            "planned": len(requests),
-            "outcomes": {name: int(counts.get(name, 0)) for name in counts.index},
-        },
-        observation={"simulated": {"settings": {k: dict(v) for k, v in request.settings.items()}}},
-    )
