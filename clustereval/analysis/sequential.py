@@ -62,7 +62,8 @@ def plan_looks(plan: pd.DataFrame, confidence: float, *, on_fail: bool = False) 
     if on_fail:
         traffic = plan["due_s"][plan["role"] == "traffic"]
         idle_s = plan["due_s"][plan["role"] == "baseline"].max()
-        begin_s = float(traffic[~(traffic <= idle_s)].min())
+        after = traffic[~(traffic <= idle_s)]
+        begin_s = begin_s if after.empty else float(after.min())
     stretch = due[due >= begin_s]
     *rates, last_error = spending(1 - confidence, LOOKS)
     looks = []

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from clustereval.analysis.checks import ALL_CHECKS, Check, NotObserved
 from clustereval.analysis.gates import Draft, decide
@@ -56,7 +59,7 @@ def analyse_frames(frames: Frames, checks: Sequence[Check] = ALL_CHECKS) -> Find
         if isinstance(made, NotObserved):
             unobserved[check.name] = made.reason
         else:
-            drafts += made
+            drafts += [_with_phase(frames, draft) for draft in made]
     # Of a run with looks this is one analysis of several, which share the error rate.
     confidence = settings.confidence if frames.looks is None else 1 - frames.looks.error
     decided = decide(drafts, confidence)
@@ -71,6 +74,26 @@ def analyse_frames(frames: Frames, checks: Sequence[Check] = ALL_CHECKS) -> Find
         interrupted=frames.interrupted,
         remarks=remarks,
     )
+
+
+_PLACES = ("replica_id", "tenant", "saturation_bucket", "cache_bucket", "traffic_pattern")
+"""Slices that some phases send more requests to than others do."""
+
+
+def _with_phase(frames: Frames, draft: Draft) -> Draft:
+    """The draft with the phase in which further requests would meet its slice."""
+    names = {key: str(v) for key, v in draft.finding.slice.items() if key in _PLACES and v}
+    if not draft.finding.gate or not names:
+        return draft
+    inside = frames.where(**names)
+    pinned = inside & frames.baseline & frames.factors["pin"].known
+    among = pinned if "replica_id" in names and pinned.any() else inside & frames.traffic
+    phase = frames.factors["phase"]
+    counts = np.bincount(phase.codes[among & phase.known], minlength=len(phase.levels) or 1)
+    if not counts.any():
+        return draft
+    finding = draft.finding.model_copy(update={"more_in": phase.levels[int(counts.argmax())]})
+    return replace(draft, finding=finding)
 
 
 def conclude(

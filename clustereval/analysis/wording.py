@@ -92,6 +92,8 @@ def more(finding: Finding) -> str:
     # Two digits: it is an extrapolation from one run.
     scale = 10 ** max(len(str(finding.more_requests)) - 2, 0)
     count = f"about {math.ceil(finding.more_requests / scale) * scale:,} more requests"
+    if finding.more_in is not None:
+        count += f" in phase {finding.more_in}"
     return f"{count}{', to further prompts,' if _paired(finding) else ''} would decide"
 
 

@@ -148,6 +148,9 @@ class Finding(BaseModel):
     status: Status = Field(Status.INCONCLUSIVE, description="`pass`, `fail` or `inconclusive`")
     sentence: str = Field("", description="the finding as a sentence that one can say aloud")
     more_requests: int | None = Field(None, description="further requests that would decide")
+    more_in: str | None = Field(
+        None, description="the phase that sends most of such requests; null: any under load"
+    )
     warnings: list[Warning] = Field(
         default_factory=list, description="what weakens it: `{code, detail}`, see below"
     )

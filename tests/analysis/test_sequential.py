@@ -209,6 +209,22 @@ def test_looks_for_failures_lie_all_over_the_traffic() -> None:
     assert cuts == [320.0, 340.0, 360.0, 380.0]
 
 
+@pytest.mark.parametrize("roles", [["traffic", "baseline"], ["baseline"], ["traffic"]])
+def test_any_order_of_phases_has_its_looks(roles: list[str]) -> None:
+    """A baseline that comes last, or alone, or none at all."""
+    plan = pd.DataFrame(
+        {
+            "due_s": np.arange(10.0 * len(roles)),
+            "phase": np.repeat([f"p{i}" for i in range(len(roles))], 10),
+            "role": np.repeat(roles, 10),
+        }
+    )
+    for on_fail in (False, True):
+        cuts = [look.until_s for look in plan_looks(plan, 0.95, on_fail=on_fail).planned]
+        assert cuts == sorted(cuts)
+        assert cuts[-1] <= plan.due_s.max()
+
+
 @pytest.fixture
 def ended(tmp_path: Path) -> Run:
     """A run that its second look ended."""

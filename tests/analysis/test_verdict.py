@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from clustereval.analysis.verdict import analyse, conclude
+from clustereval.analysis.verdict import analyse, analyse_frames, conclude
 from clustereval.core.columns import CLUSTER, SCORES
 from clustereval.core.errors import RunFolderError
 from clustereval.core.findings import Finding, Findings, Outcome, Status, WarningCode
 from clustereval.rundir import Run
+from tests.analysis.frames import synthetic_frames
 from tests.support.prompts import tiny_library
 from tests.support.synthetic import Effects, synthetic_run
 
@@ -215,3 +216,14 @@ def test_power_is_stated(tmp_path: Path) -> None:
     assert context["gates"] > 10
     assert context["family_wise_error"] == 0.025
     assert all(item["half_width"] > 0 for item in context["detectable"])
+
+
+def test_an_undecided_gate_names_the_phase_that_would_decide_it() -> None:
+    """Replicas are told apart where prompts are pinned to them, saturation is met in bursts."""
+    findings = analyse_frames(synthetic_frames(Effects(flip=0.05), rows=1500))
+    phases = {
+        next(iter(f.slice)): f.more_in
+        for f in findings.findings
+        if f.gate and f.metric == "correct" and f.check in ("replica_skew", "autoscaling_lag")
+    }
+    assert phases == {"replica_id": "idle", "saturation_bucket": "burst"}

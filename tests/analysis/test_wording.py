@@ -69,3 +69,11 @@ def test_undecided_says_what_would_decide(more: int | None, method: str, said: s
     """Repeating prompts narrows no paired interval, and a hopeless number is no advice."""
     undecided = finding(status=Status.INCONCLUSIVE, more_requests=more, method=method)
     assert wording.ending(undecided) == said
+
+
+def test_undecided_says_in_which_phase_requests_would_decide() -> None:
+    """Where a slice's requests come from one phase above all."""
+    undecided = finding(
+        status=Status.INCONCLUSIVE, more_requests=1133, more_in="bursts", method="Wilson interval"
+    )
+    assert wording.more(undecided) == "about 1,200 more requests in phase bursts would decide"
