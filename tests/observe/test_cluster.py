@@ -26,7 +26,7 @@ from clustereval.observe.dashboard import Dashboard, find_token
 from clustereval.observe.doctor import diagnose
 from clustereval.observe.join import join
 from clustereval.observe.ray_cluster import RayObserver
-from clustereval.rundir import RAW_RESPONSES, Manifest, Run, Target
+from clustereval.rundir import RAW_CLUSTER, RAW_RESPONSES, Manifest, Run, Target
 from tests.observe.records import plan, response, write_lines
 from tests.support.synthetic import scenario
 
@@ -125,6 +125,10 @@ def _send(run: Run, url: str, body: Any) -> dict[str, str]:
 def _observed(run: Run, token: str, url: str, between: Any = None) -> tuple[pd.DataFrame, Any]:
     observer = RayObserver(run, token)
     observer.start()
+    # A load generator takes longer to start than the first look at the dashboard does.
+    while not (run.has(RAW_CLUSTER) and run.path(RAW_CLUSTER).stat().st_size):
+        time.sleep(0.05)
+    run.update_manifest(t0_unix_s=time.time())
     with ThreadPoolExecutor(1) as pool:
         event = pool.submit(between or (lambda: None))
         said = _send(run, url, {})
