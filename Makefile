@@ -68,7 +68,7 @@ check: install
 
 test: install-vllm
 	$(MAKE) check
-	$(BIN)/pytest -q $(PARALLEL) -m "($(SLOW)) and not (cluster or vllm)"
+	$(BIN)/pytest -q -n logical --dist worksteal -m "($(SLOW)) and not (cluster or vllm)"
 	$(BIN)/pytest -q --durations=12 -m "cluster or vllm"
 
 format: install
