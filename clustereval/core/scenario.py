@@ -7,72 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from clustereval.core.arrivals import Arrivals
 from clustereval.core.checks import Checks
+from clustereval.core.strict import NonNegative, Positive, Ratio, Strict
 
 
-class _Strict(BaseModel):
-    # Strict: else `true` would be read as the rate 1.0.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Ratio = Annotated[float, Field(ge=0, le=1)]
-
-
-class Constant(_Strict):
-    """Evenly spaced arrivals."""
-
-    process: Literal["constant"]
-    rate: Positive = Field(description="requests per second, all tenants with a share together")
-
-
-class Poisson(_Strict):
-    """Independent arrivals: exponential gaps."""
-
-    process: Literal["poisson"]
-    rate: Positive = Field(description="requests per second, in the mean")
-
-
-class Gamma(_Strict):
-    """Gamma-distributed gaps: burstier than Poisson where ``burstiness`` exceeds 1."""
-
-    process: Literal["gamma"]
-    rate: Positive = Field(description="requests per second, in the mean")
-    burstiness: Positive = Field(description="squared coefficient of variation of the gaps")
-
-
-class Ramp(_Strict):
-    """Poisson arrivals whose rate goes linearly from one value to another."""
-
-    process: Literal["ramp"]
-    start_rate: NonNegative = Field(description="requests per second at the start")
-    end_rate: Positive = Field(description="and at the end")
-
-
-class Spike(_Strict):
-    """Poisson arrivals at a base rate, with a higher rate for a while in every period."""
-
-    process: Literal["spike"]
-    rate: NonNegative = Field(description="rate between the spikes")
-    peak_rate: Positive = Field(description="rate within them")
-    peak_s: Positive = Field(description="how long each spike lasts")
-    every_s: Positive = Field(description="from one spike's start to the next")
-    first_s: NonNegative = Field(0.0, description="when the first spike starts")
-
-    @model_validator(mode="after")
-    def _peak_fits(self) -> Self:
-        if self.peak_s > self.every_s:
-            raise ValueError("peak_s must not exceed every_s")
-        return self
-
-
-Arrivals = Annotated[Constant | Poisson | Gamma | Ramp | Spike, Field(discriminator="process")]
-
-
-class Sweep(_Strict):
+class Sweep(Strict):
     """Every prompt of a set, once or more, at an even rate: the golden set at idle."""
 
     prompts: str = Field(description="name of the prompt set")
@@ -85,7 +27,7 @@ class Sweep(_Strict):
     )
 
 
-class Phase(_Strict):
+class Phase(Strict):
     """One stretch of traffic. Give ``sweep``, or ``duration_s`` with ``arrivals``."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
@@ -109,7 +51,7 @@ class Phase(_Strict):
         return self
 
 
-class Slo(_Strict):
+class Slo(Strict):
     """What a tenant was promised. Times count from *due*."""
 
     ttft_s: Positive | None = Field(None, description="to the first token")
@@ -121,7 +63,7 @@ class Slo(_Strict):
     score: Ratio | None = Field(None, description="mean of the rubric `correct`")
 
 
-class Tenant(_Strict):
+class Tenant(Strict):
     """Who sends: a share of each phase's rate, or a rate of its own in every traffic phase."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
@@ -155,7 +97,7 @@ class Tenant(_Strict):
         return (*own, *self.headers_env.values())
 
 
-class Request(_Strict):
+class Request(Strict):
     """How each request is made, and how long it may take."""
 
     max_tokens: int = Field(256, gt=0, description="where a prompt sets none of its own")
@@ -170,7 +112,7 @@ class Request(_Strict):
     max_in_flight: int = Field(512, gt=0, description="arrivals beyond it are dropped")
 
 
-class SaturationEdges(_Strict):
+class SaturationEdges(Strict):
     """Lower edges, in requests per running replica; below ``warm`` is ``idle``."""
 
     warm: Positive = 2
@@ -178,14 +120,14 @@ class SaturationEdges(_Strict):
     scaling: Positive = 16
 
 
-class CacheEdges(_Strict):
+class CacheEdges(Strict):
     """Lower edges of the cache-hit ratio; at or below ``medium`` is ``low``."""
 
     medium: Ratio = 0.55
     high: Ratio = 0.85
 
 
-class TrafficEdges(_Strict):
+class TrafficEdges(Strict):
     """How a window of traffic gets its pattern."""
 
     window_s: Positive = Field(60, description="phases are cut into windows so long")
@@ -205,7 +147,7 @@ class TrafficEdges(_Strict):
     )
 
 
-class Buckets(_Strict):
+class Buckets(Strict):
     """Edges of the slices."""
 
     saturation: SaturationEdges = Field(default_factory=SaturationEdges)
@@ -222,13 +164,13 @@ class Buckets(_Strict):
         return self
 
 
-class Observe(_Strict):
+class Observe(Strict):
     """How the cluster is watched."""
 
     sample_interval_s: Positive = Field(1.0, description="how often the dashboard is asked")
 
 
-class Scenario(_Strict):
+class Scenario(Strict):
     """A whole scenario file."""
 
     name: str = Field(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clustereval.core.scenario import Arrivals, Constant, Gamma, Poisson, Ramp, Spike
+from clustereval.core.arrivals import Arrivals, Constant, Gamma, Poisson, Ramp, Spike
 
 Offsets = npt.NDArray[np.float64]
 

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clustereval.core.arrivals import Gamma, Poisson, Ramp, Spike
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
-from clustereval.core.scenario import Gamma, Poisson, Ramp, Scenario, Spike
+from clustereval.core.scenario import Scenario
 from clustereval.core.scenario_file import LoadedScenario, load_scenario
 from clustereval.core.seeds import substream
 from clustereval.core.shipped import scenarios_dir
