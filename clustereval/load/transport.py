@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import httpx
 from geventhttpclient.response import HTTPParseError, HTTPResponse
 
 from clustereval.core.urls import BASE_URL, split_url
+from clustereval.load.dial import Dialer
 
 _READ_BYTES: Final = 64 * 1024
 _CONNECT_LIMIT_S: Final = 10.0
@@ -59,13 +59,9 @@ class Origin:
 
     def __init__(self, url: str, now: Callable[[], float] = time.perf_counter):
         parts = split_url(url, "--target", BASE_URL)
-        secure = parts.scheme == "https"
         self._path = parts.path.rstrip("/")
         self.authority = parts.netloc
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if secure else 80)
-        # httpx's context, so that the load trusts what `doctor` and the judge trust.
-        self._tls = httpx.create_ssl_context() if secure else None
+        self._dial = Dialer(parts)
         self._now = now
         self._idle: list[tuple[float, socket.socket]] = []
 
@@ -76,7 +72,7 @@ class Origin:
     def resolve(self) -> None:
         """Looks the host up once, so that the first request does not pay for a cold resolver."""
         with contextlib.suppress(OSError):  # the requests themselves will tell
-            socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            socket.getaddrinfo(self._dial.host, self._dial.port, type=socket.SOCK_STREAM)
 
     def post(self, head: bytes, body: bytes, deadline: float) -> Reply:
         """Sends a request and reads up to the end of the response's headers.
@@ -116,16 +112,7 @@ class Origin:
             if self._now() - since < _MAX_IDLE_S and _quiet(connection):
                 return connection
             connection.close()
-        limit = min(_CONNECT_LIMIT_S, self._left(deadline))
-        connection = socket.create_connection((self._host, self._port), limit)
-        try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                return self._tls.wrap_socket(connection, server_hostname=self._host)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        return self._dial(min(_CONNECT_LIMIT_S, self._left(deadline)))
 
     def _left(self, deadline: float) -> float:
         left = deadline - self._now()
