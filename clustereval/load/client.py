@@ -5,7 +5,6 @@ Whatever happens, what arrived is kept. All times are seconds of the run's clock
 
 from __future__ import annotations
 
-import errno
 import itertools
 import json
 import math
@@ -25,6 +24,7 @@ from clustereval.load.completion import (
     encodable,
     error_message,
 )
+from clustereval.load.dial import OWN_LIMITS, ProxyError
 from clustereval.load.request_writer import Redactor, RequestWriter
 from clustereval.load.rows import INTERRUPTED, Arrival, Cancelled, Row, make_row
 from clustereval.load.sse import Event, EventTooLongError, SseDecoder
@@ -35,9 +35,6 @@ _MAX_WHOLE_BODY: Final = 64 * 2**20
 _DETAIL_CHARS: Final = 300
 _ERROR_BODY_LIMIT_S: Final = 5.0
 _DRAIN_LIMIT_S: Final = 0.5
-_OWN_LIMITS: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
-)
 
 
 class _Failure(Exception):
@@ -245,12 +242,13 @@ class _Exchange:
             if answering:
                 return _Failure("timeout", "stall", f"no chunk for {stall_s:g} s")
             return _Failure("timeout", "connect_timeout", "no connection")
-        if isinstance(error, OSError) and error.errno in _OWN_LIMITS:
+        if isinstance(error, OSError) and error.errno in OWN_LIMITS:
             return _Failure("dropped", "client_resources", f"this machine's limit: {detail}")
         if isinstance(error, ProtocolError):
             return _Failure("error", "malformed_http", detail)
         kinds: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
             (CutError, "stream_cut"),
+            (ProxyError, "proxy"),
             (ConnectionRefusedError, "connect_refused"),
             (socket.gaierror, "dns"),
             (ssl.SSLError, "stream_cut" if answering else "tls"),

@@ -108,6 +108,8 @@ class Session:
             tenants=manifest.scenario.tenants,
             prompts=run.prompts,
             api_key_env=manifest.target.api_key_env,
+            headers=origin.headers,
+            secrets=origin.proxy.secrets if origin.proxy else (),
         )
         self._tally = Tally(len(arrivals), arrivals[-1].due_s if arrivals else 0.0)
         self._recorder = Recorder(run.path(RAW_RESPONSES))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from clustereval.core import wire
@@ -55,6 +55,8 @@ class RequestWriter:
         target: request target, e.g. ``/v1/chat/completions``.
         authority: value of ``Host``.
         api_key_env: name of the variable with the target's key; a tenant's own goes first.
+        headers: what each request says beside, to a proxy on the way.
+        secrets: of that proxy, to be kept out of the rows as the keys are.
 
     Raises:
         ScenarioError: a header that cannot be sent, or a key's variable that is not set.
@@ -70,17 +72,20 @@ class RequestWriter:
         tenants: Iterable[Tenant],
         prompts: PromptLibrary,
         api_key_env: str | None,
+        headers: Mapping[str, str] | None = None,
+        secrets: Iterable[str] = (),
     ):
         self._model = model
         self._request = request
         self._prompts = prompts
-        keys: list[str] = []
+        keys: list[str] = [*secrets]
         self._heads: dict[str, str] = {}
         for tenant in tenants:
             key = api_key(tenant.api_key_env or api_key_env)
             secret = {name: api_key(v) or "" for name, v in tenant.headers_env.items()}
             keys += [*([] if key is None else [key]), *secret.values()]
             own = {name.lower(): value for name, value in {**tenant.headers, **secret}.items()}
+            own |= headers or {}
             self._heads[tenant.name] = _static_head(
                 target, authority, tenant.name, own, key, request.stream
             )

@@ -19,6 +19,7 @@ ERROR_TYPES: Final[dict[str, str]] = {
     "connect_refused": "error: nobody listens there",
     "dns": "error: no such host",
     "tls": "error: no trusted connection",
+    "proxy": "error: the proxy on the way did not let it through",
     "network": "error: any other failure of the network",
     "reset": "error: the connection ended before a response",
     "stream_cut": "error: the answer ended in the middle",

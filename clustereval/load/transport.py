@@ -62,17 +62,21 @@ class Origin:
         self._path = parts.path.rstrip("/")
         self.authority = parts.netloc
         self._dial = Dialer(parts)
+        self.proxy = self._dial.proxy
+        """The proxy on the way, or null."""
+        self.headers = self._dial.headers
+        """What each request must say beside its own headers."""
         self._now = now
         self._idle: list[tuple[float, socket.socket]] = []
 
     def target(self, path: str) -> str:
         """The request target of a path below the base URL."""
-        return f"{self._path}{path}"
+        where = f"http://{self.authority}" if self._dial.forwarded else ""
+        return f"{where}{self._path}{path}"
 
     def resolve(self) -> None:
         """Looks the host up once, so that the first request does not pay for a cold resolver."""
-        with contextlib.suppress(OSError):  # the requests themselves will tell
-            socket.getaddrinfo(self._dial.host, self._dial.port, type=socket.SOCK_STREAM)
+        self._dial.resolve()
 
     def post(self, head: bytes, body: bytes, deadline: float) -> Reply:
         """Sends a request and reads up to the end of the response's headers.

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clustereval.core.errors import TargetError
 from clustereval.core.urls import split_url
+from clustereval.observe.http import http_client
 
 _AGENT_UNKNOWN = (
     "see whether the node's dashboard agent runs: where its port is taken, 52365 unless `ray start "
@@ -195,7 +196,7 @@ class Dashboard:
     def __init__(self, url: str, token: str | None = None, timeout_s: float = 5.0):
         self.url = dashboard_url(url)
         self._token = token
-        self._client = httpx.Client(base_url=self.url, timeout=timeout_s, follow_redirects=False)
+        self._client = http_client(self.url, timeout_s)
 
     def __enter__(self) -> Self:
         return self

@@ -125,6 +125,8 @@ def _times(facts: TargetFacts) -> Observation:
             "turn streaming on in the target",
         )
     detail = f"{facts.content_chunks} content chunks in {facts.e2e_s or 0:.3f} s"
+    if facts.proxy is not None:
+        detail += f", through the proxy {facts.proxy}, whose time is in every latency"
     return Observation(
         "time to first token",
         "client",

@@ -15,6 +15,9 @@ from typing import Final
 
 import httpx
 
+from clustereval.core.errors import TargetError
+from clustereval.observe.http import http_client
+
 SERIES: Final[dict[str, tuple[str, ...]]] = {
     "queue_depth": ("serve_replica_processing_queries",),
     "engine_running": ("vllm_num_requests_running",),
@@ -94,7 +97,8 @@ class Scraper:
     """
 
     def __init__(self, targets: list[str], timeout_s: float = 2.0):
-        self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
+        self._timeout_s = timeout_s
+        self._clients: dict[str, httpx.Client] = {}
         self._failures = dict.fromkeys(targets, 0)
 
     @property
@@ -110,9 +114,9 @@ class Scraper:
                 break
             failures = self._failures.pop(target)  # to the end of the queue
             try:
-                response = self._client.get(f"http://{target}/metrics")
+                response = self._client(target).get("/metrics")
                 response.raise_for_status()
-            except (httpx.HTTPError, httpx.InvalidURL):
+            except (httpx.HTTPError, httpx.InvalidURL, TargetError):
                 self._failures[target] = failures + 1
                 continue
             self._failures[target] = 0
@@ -120,4 +124,10 @@ class Scraper:
         return samples
 
     def close(self) -> None:
-        self._client.close()
+        for client in self._clients.values():
+            client.close()
+
+    def _client(self, target: str) -> httpx.Client:
+        if target not in self._clients:  # each may have a way of its own, by NO_PROXY
+            self._clients[target] = http_client(f"http://{target}", self._timeout_s)
+        return self._clients[target]

@@ -45,6 +45,7 @@ class TargetFacts(BaseModel):
     ttft_s: float | None = None
     e2e_s: float | None = None
     content_chunks: int = 0
+    proxy: str | None = Field(None, description="the proxy on the way, by the environment")
     notes: list[str] = Field(default_factory=list)
 
     @property
@@ -102,7 +103,8 @@ def inspect_target(target: Target, *, timeout_s: float = 30.0) -> TargetFacts:
         ttft_s=last.ttft_s,
         e2e_s=last.e2e_s,
         content_chunks=last.content_chunks,
-        notes=_notes(last, models, api.plain),
+        proxy=api.proxy and f"{api.proxy} ({api.proxy.variable})",
+        notes=_notes(last, models, api),
     )
 
 
@@ -142,11 +144,15 @@ def _pinned_ranks(api: Api, model: str, seen: _Seen) -> list[int]:
     return honoured if len(honoured) > 1 or seen.count == 1 else []
 
 
-def _notes(answer: Answer, models: list[str] | None, plain: bool) -> list[str]:
+def _notes(answer: Answer, models: list[str] | None, api: Api) -> list[str]:
     notes = []
+    if api.proxy is not None:
+        notes.append(
+            f"through the proxy {api.proxy} ({api.proxy.variable}): its time is in every latency"
+        )
     if models is None:
         notes.append("/models is not there: whether the model's name is right was seen by using it")
-    if plain:
+    if api.plain:
         notes.append("the target refuses stream_options, so streams end without token counts")
     spread = None if answer.ttft_s is None else answer.e2e_s - answer.ttft_s
     several = (answer.output_tokens or answer.content_chunks) >= 8

@@ -19,7 +19,8 @@ from clustereval.load.client import ChatClient
 from clustereval.load.request_writer import RequestWriter
 from clustereval.load.rows import ERROR_TYPES, Arrival
 from clustereval.load.transport import Origin
-from tests.support.mock_server import Fault, MockServer, self_signed
+from tests.support.certificates import self_signed
+from tests.support.mock_server import Fault, MockServer
 
 KEY = "sk-very-secret-0123456789"
 
@@ -49,6 +50,8 @@ def client(url: str, tenant: Tenant | None = None, **request: Any) -> ChatClient
         tenants=[tenant or Tenant(name="acme", share=1)],
         prompts=library(),
         api_key_env="CLUSTEREVAL_TEST_KEY",
+        headers=origin.headers,
+        secrets=origin.proxy.secrets if origin.proxy else (),
     )
     return ChatClient(origin, write, settings, time.perf_counter)
 
