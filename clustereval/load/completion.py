@@ -6,6 +6,7 @@ Servers differ and model output is hostile: a value of an unexpected type counts
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
 _INT64_MAX: Final = 2**63 - 1
@@ -49,6 +50,11 @@ class Completion:
         choice = self._common(chunk)
         delta = choice.get("delta")
         return isinstance(delta, dict) and self._message(delta)
+
+    def take_texts(self, texts: Sequence[str], chunks: int) -> None:
+        """Takes ``chunks`` chunks that brought nothing but these parts of the text."""
+        self._text.extend(texts)
+        self.chunks += chunks
 
     def take_whole(self, body: str) -> None:
         """Takes the body of a response that was not streamed.

@@ -6,10 +6,11 @@ that the same code is tested in virtual time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from clustereval.core.scenario import Request
+from clustereval.load.histogram import Histogram
 from clustereval.load.rows import INTERRUPTED, Arrival, Cancelled, Row, dropped
 
 _LOOK_S = 0.1
@@ -47,13 +48,13 @@ class Replay:
     """Sends a list of arrivals once. Every arrival is recorded exactly once.
 
     Args:
-        arrivals: in order of their due time.
+        arrivals: in order of their due time; taken one by one, as they become due.
         limits: ``deadline_s`` and ``max_in_flight``.
     """
 
     def __init__(
         self,
-        arrivals: Sequence[Arrival],
+        arrivals: Iterable[Arrival],
         *,
         clock: Clock,
         tasks: Tasks,
@@ -61,20 +62,20 @@ class Replay:
         record: Record,
         limits: Request,
     ):
-        self._arrivals = arrivals
+        self._arrivals = iter(arrivals)
+        self._next = next(self._arrivals, None)
         self._clock = clock
         self._tasks = tasks
         self._send = send
         self._record = record
         self._limits = limits
-        self._next = 0
         self._open: dict[str, Arrival] = {}
         self._broken: Exception | None = None
         self._grace_s = 0.0
         self.stopped = False
         self.max_in_flight = 0
-        self.lags_s: list[float] = []
-        """How late the scheduler came to each arrival, in seconds."""
+        self.lags = Histogram()
+        """How late the scheduler came to each arrival."""
         self.faults: list[Exception] = []
         """What the sender raised though it never should: our own mistakes."""
 
@@ -85,7 +86,7 @@ class Replay:
     @property
     def next_arrival(self) -> Arrival | None:
         """The arrival that is due next, or null when all have been."""
-        return self._arrivals[self._next] if self._next < len(self._arrivals) else None
+        return self._next
 
     def run(self) -> None:
         """Returns when every arrival has been sent or dropped, and every request has ended.
@@ -98,7 +99,7 @@ class Replay:
             self._clock.sleep_until(wake_s)
             if wake_s < arrival.due_s or self._ends():
                 continue
-            self._next += 1
+            self._next = next(self._arrivals, None)
             self._dispatch(arrival)
         while self._open and not self._ends():
             self._clock.sleep_until(self._clock.now() + _LOOK_S / 2)
@@ -127,13 +128,13 @@ class Replay:
             self._tasks.cancel_all()
             self._wait(1.0)
         # A task that was cancelled before it began, or that does not end, has recorded nothing.
-        stuck, unsent = list(self._open.values()), self._arrivals[self._next :]
+        stuck = list(self._open.values())
         self._open.clear()
-        self._next = len(self._arrivals)
         for arrival in stuck:
             self._drop(arrival, INTERRUPTED, _GIVEN_UP)
-        for arrival in unsent:
-            self._drop(arrival, INTERRUPTED, "not sent: the run was stopped")
+        while (unsent := self._next) is not None:
+            self._next = next(self._arrivals, None)
+            self._drop(unsent, INTERRUPTED, "not sent: the run was stopped")
 
     def _wait(self, limit_s: float) -> None:
         end_s = self._clock.now() + limit_s
@@ -142,7 +143,7 @@ class Replay:
 
     def _dispatch(self, arrival: Arrival) -> None:
         lag_s = self._clock.now() - arrival.due_s
-        self.lags_s.append(lag_s)
+        self.lags.add(lag_s)
         if lag_s > self._limits.deadline_s:
             limit = f"{lag_s:.3f} s late, deadline_s is {self._limits.deadline_s:g}"
             self._drop(arrival, "deadline", limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import pandas as pd
@@ -57,26 +57,31 @@ class Arrival:
     pin: str | None
 
 
+ARRIVAL_COLUMNS: Final = tuple(field.name for field in fields(Arrival))
+"""Columns of the plan that sending needs."""
+
+
 class Cancelled(BaseException):
     """Raised inside a request that is given up. Not an ``Exception``, so that nothing eats it."""
 
 
 def arrivals_of(plan: pd.DataFrame) -> list[Arrival]:
     """The plan's rows in order of their due time."""
-    ordered = plan.sort_values("due_s", kind="stable")
-    names = ["request_id", "trace_id", "span_id", "due_s", "phase", "tenant", "prompt_id"]
-    pins = [None if pin is None or pd.isna(pin) else str(pin) for pin in ordered.pin]
-    columns = [*(ordered[name].tolist() for name in names), pins]
+    ordered = plan.sort_values("due_s", kind="stable").astype(object)
+    columns = [ordered[name].where(ordered[name].notna(), None) for name in ARRIVAL_COLUMNS]
     return [Arrival(*values) for values in zip(*columns, strict=True)]
 
 
-def make_row(arrival: Arrival, fields: Mapping[str, Any]) -> Row:
-    """A whole row: what ``fields`` does not give is null; ``headers`` is empty."""
-    row: Row = {"request_id": arrival.request_id, **dict.fromkeys(RESPONSE_FIELDS), "headers": {}}
-    unknown = set(fields) - set(row)
-    if unknown:
+_EMPTY: Final[Row] = dict.fromkeys(RESPONSE_FIELDS)
+
+
+def make_row(arrival: Arrival, told: Mapping[str, Any]) -> Row:
+    """A whole row: what ``told`` does not give is null; ``headers`` is empty."""
+    row: Row = {"request_id": arrival.request_id, **_EMPTY, "headers": {}, **told}
+    if len(row) != len(_EMPTY) + 2:
+        unknown = set(told) - set(_EMPTY) - {"request_id", "headers"}
         raise ValueError(f"no such response fields: {sorted(unknown)}")
-    return {**row, **fields}
+    return row
 
 
 def dropped(arrival: Arrival, error_type: str, detail: str, now_s: float, in_flight: int) -> Row:
