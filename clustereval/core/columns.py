@@ -100,6 +100,13 @@ _LOAD = (
     Column("http_status", _I64, "load", "HTTP status, null where none arrived"),
     Column("retry_after_s", _F64, "load", "the response's Retry-After"),
     Column("sent_s", _F64, "load", "when the request was handed to the socket"),
+    Column(
+        "resent_s",
+        _F64,
+        "load",
+        "when it was sent again, the server having closed the kept connection just before; "
+        "null: sent once",
+    ),
     Column("connected_s", _F64, "load", "when its connection was open; null: it was open before"),
     Column("first_byte_s", _F64, "load", "when the response's first byte arrived"),
     Column("first_token_s", _F64, "load", "when the first token's chunk arrived"),

@@ -89,6 +89,7 @@ class ChatClient:
             "http_status": reply.status if reply is not None else None,
             "retry_after_s": _retry_after(headers.get("retry-after"), self._unix_s),
             "sent_s": exchange.sent_s,
+            "resent_s": exchange.resent_s,
             "connected_s": reply.connected_s if reply is not None else None,
             "first_byte_s": reply.first_byte_s if reply is not None else None,
             "first_token_s": stamps[0] if stamps else None,

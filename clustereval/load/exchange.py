@@ -18,6 +18,8 @@ from clustereval.load.transport import Origin
 
 _MAX_ERROR_BODY: Final = 64 * 1024
 _MAX_WHOLE_BODY: Final = 64 * 2**20
+_CLOSE_TRAVELS_S: Final = 0.25
+"""A close that was on its way when the request was sent arrives within one round trip of it."""
 
 
 class Failure(Exception):
@@ -37,6 +39,7 @@ class Exchange:
         self.answer = StreamedAnswer(self.completion)
         self.reply: Reply | None = None
         self.sent_s: float | None = None
+        self.resent_s: float | None = None
         self.end_s: float | None = None
         self._deadline = math.inf
         self._ended: OSError | None = None
@@ -52,8 +55,7 @@ class Exchange:
         self.sent_s = self._now()
         self._deadline = self.sent_s + self._request.timeout_s
         limits = Limits(self._deadline, self._request.stall_s if self._request.stream else None)
-        self.reply = reply = self._origin.post(head, body, limits)
-        pieces = self._more(reply)
+        reply, pieces = self._post(head, body, limits)
         if reply.status != 200:
             raise self._http_failure(reply, pieces)
         kind = reply.headers.get("content-type", "")
@@ -122,6 +124,27 @@ class Exchange:
             if isinstance(error, kind):
                 return Failure("error", name, detail)
         return Failure("error", "network", detail)
+
+    def _post(self, head: bytes, body: bytes, limits: Limits) -> tuple[Reply, list[Piece]]:
+        """Sends the request, again where its kept connection was being closed.
+
+        RFC 9112, 9.3.1 leaves it to the client to know that a POST may be repeated: a chat
+        completion changes nothing at the server. No failure is hidden: a server that ends the
+        connection because of a request does so on a new one too, and one that had the request for
+        longer than the news of a close travels was at work on it.
+        """
+        self.reply = reply = self._origin.post(head, body, limits)
+        posted_s = self._now()
+        try:
+            return reply, self._more(reply)
+        except ConnectionError:
+            kept = reply.connected_s is None and reply.first_byte_s is None
+            if not kept or self._now() - posted_s > _CLOSE_TRAVELS_S:
+                raise
+        reply.close()
+        self.resent_s = self._now()
+        self.reply = reply = self._origin.post(head, body, limits, new=True)
+        return reply, self._more(reply)
 
     def _more(self, reply: Reply) -> list[Piece]:
         """What came of the body until there was something to look at."""

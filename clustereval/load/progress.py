@@ -58,6 +58,7 @@ class Tally:
         self._end_due_s = end_due_s
         self._outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
         self._errors: Counter[str] = Counter()
+        self._resent = 0
         self._recent: deque[tuple[int, Histogram]] = deque()
         """TTFT of what ended in each second."""
 
@@ -66,6 +67,7 @@ class Tally:
         self._outcomes[row["outcome"]] += 1
         if row["error_type"] is not None:
             self._errors[row["error_type"]] += 1
+        self._resent += row["resent_s"] is not None
         if row["first_token_s"] is not None:
             second = int(row["end_s"])
             if not self._recent or self._recent[-1][0] < second:
@@ -95,6 +97,7 @@ class Tally:
             "planned": self._planned,
             "outcomes": dict(self._outcomes),
             "error_types": dict(sorted(self._errors.items())),
+            "resent": self._resent,
         }
 
     def _forget(self, now_s: float) -> None:

@@ -95,22 +95,23 @@ class Origin:
         """Looks the host up once, so that the first request does not pay for a cold resolver."""
         self._dial.resolve()
 
-    def post(self, head: bytes, body: bytes, limits: Limits) -> Reply:
+    def post(self, head: bytes, body: bytes, limits: Limits, *, new: bool = False) -> Reply:
         """Sends a request; the reply is still to come.
 
         Args:
             head: request line and headers, with the blank line.
             limits: of the reply, on the clock of ``now``.
+            new: on a new connection, even if there are idle ones.
 
         Raises:
             OSError: refused, reset, no such host, or TLS.
             TimeoutError: the deadline passed.
         """
-        connection, connected_s = self._take(limits.deadline_s)
+        connection, connected_s = self._take(limits.deadline_s, new)
         try:
             connection.settimeout(self._left(limits.deadline_s))
             # It may have answered and closed before it had read all: look for the answer.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
                 connection.sendall(head + body)
         except BaseException:
             connection.close()
@@ -125,9 +126,9 @@ class Origin:
         while self._idle:
             self._idle.pop()[1].close()
 
-    def _take(self, deadline: float) -> tuple[socket.socket, float | None]:
+    def _take(self, deadline: float, new: bool) -> tuple[socket.socket, float | None]:
         """A connection, and when it was opened; null where it was open already."""
-        while self._idle:
+        while self._idle and not new:
             since, connection = self._idle.pop()  # the one that was used last: least likely stale
             if self.now() - since < _MAX_IDLE_S and _quiet(connection):
                 return connection, None
