@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def main() -> None:
         nonlocal ended
         ended = True
 
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # a connection is a file
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal: the parent ends us
     with contextlib.ExitStack() as stack:

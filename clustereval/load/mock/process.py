@@ -15,12 +15,14 @@ import pandas as pd
 from clustereval.core.errors import InvalidRunError
 from clustereval.load.mock.answers import Pace
 
+_END_S = 10.0
+
 
 class MockProcess:
     """A mock that runs while this is entered.
 
     Args:
-        truth: file that it writes; whole once it has ended.
+        truth: file that it writes, whole once it has ended; null: none.
 
     Raises:
         InvalidRunError: it did not start.
@@ -50,6 +52,12 @@ class MockProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
+    def end(self) -> pd.DataFrame:
+        """Ends it; returns the truth, one row per answer."""
+        self._process.terminate()
+        self._process.wait(_END_S)
+        return pd.DataFrame() if self._truth is None else read_truth(self._truth)
+
     def __enter__(self) -> Self:
         return self
 
@@ -60,7 +68,7 @@ class MockProcess:
         traceback: TracebackType | None,
     ) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(_END_S)
         if self._process.stdout is not None:
             self._process.stdout.close()
 

@@ -21,13 +21,25 @@ _BACKLOG: Final = 4096
 _SEND_BUFFER: Final = 4 * 2**20
 _MAX_REQUEST: Final = 16 * 2**20
 _LOOK_S: Final = 0.5
-TRUTH_COLUMNS: Final = ("request_id", "arrived_s", "first_write_s", "last_write_s")
+TRUTH_COLUMNS: Final = (
+    "request_id",
+    "arrived_s",
+    "first_write_s",
+    "first_written_s",
+    "last_write_s",
+)
+"""``first_write_s`` and ``first_written_s`` are just before and after the first token was written:
+it left in between, which may be long where another process had the core. ``last_write_s`` is
+just before the last one."""
 
 
 class _Connection:
     """One client's connection: what came of a request, and how far its answer is."""
 
-    __slots__ = ("arrived_s", "first_write_s", "held", "request_id", "socket", "step", "unsent")
+    __slots__ = (
+        *("arrived_s", "first_write_s", "first_written_s", "held", "request_id"),
+        *("socket", "step", "unsent"),
+    )
 
     def __init__(self, connection: socket.socket):
         self.socket = connection
@@ -36,7 +48,7 @@ class _Connection:
         self.step = -1
         """The next write of its answer; -1 while there is none."""
         self.request_id = ""
-        self.arrived_s = self.first_write_s = 0.0
+        self.arrived_s = self.first_write_s = self.first_written_s = 0.0
 
 
 class MockServer:
@@ -154,7 +166,7 @@ class MockServer:
             self._drop(connection)
             return
         if step == 0:
-            connection.first_write_s = written_s
+            connection.first_write_s, connection.first_written_s = written_s, time.perf_counter()
         if step < last:
             connection.step = step + 1
             pace = self._pace
@@ -162,8 +174,8 @@ class MockServer:
             return
         connection.step = -1
         if self._truth is not None:
-            times = (connection.arrived_s, connection.first_write_s, written_s)
-            told = ",".join(f"{at_s:.6f}" for at_s in times)
+            first = (connection.first_write_s, connection.first_written_s)
+            told = ",".join(f"{at_s:.6f}" for at_s in (connection.arrived_s, *first, written_s))
             self._truth.write(f"{connection.request_id},{told}\n")
 
     def _send(self, connection: _Connection, data: bytes) -> None:
