@@ -123,8 +123,8 @@ _LOAD = (
         "client_delay_s",
         _F64,
         "load",
-        "this client's own part of `ttft_due_s` and `e2e_due_s`: lateness, and `read_delay_s` "
-        "where arrivals are not stamped",
+        "this client's own part of `ttft_due_s` and `e2e_due_s`: lateness, handing the request "
+        "to the system, and `read_delay_s` where arrivals are not stamped",
     ),
     Column("itl_s", pa.list_(_F64), "load", "gaps between content chunks (inter-token latency)"),
     Column("finish_reason", _STR, "load", "as reported: `stop`, `length`, `tool_calls`, …"),

@@ -5,12 +5,13 @@ Whatever happens, what arrived is kept. All times are seconds of the run's clock
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
+
+import numpy as np
 
 from clustereval.core import wire
 from clustereval.core.scenario import Request
@@ -94,13 +95,20 @@ class ChatClient:
             "first_byte_s": reply.first_byte_s if reply is not None else None,
             "first_token_s": stamps[0] if stamps else None,
             "end_s": exchange.end_s,
-            "itl_s": [round(b - a, 6) for a, b in itertools.pairwise(stamps)],
+            "itl_s": _gaps(stamps),
             "headers": {
                 name: redact(value)[:_DETAIL_CHARS]
                 for name, value in headers.items()
                 if name.startswith("x-clustereval-") or name == wire.REQUEST_ID
             },
         }
+
+
+def _gaps(stamps: list[float]) -> list[float]:
+    """Gaps between neighbours, in whole microseconds: a clock's noise would only fill the disk."""
+    whole = np.rint(np.maximum(np.diff(stamps), 0.0) * 1e6) / 1e6
+    told: list[float] = whole.tolist()
+    return told
 
 
 def _shortened(redact: Redactor, text: str) -> str:

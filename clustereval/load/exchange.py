@@ -81,13 +81,16 @@ class Exchange:
         """What of the times is this client's own doing: the columns that say so."""
         if self.sent_s is None:
             return {"read_delay_s": None, "client_delay_s": None}
-        last = self.reply.last if self.reply is not None else None
+        reply = self.reply
+        last = reply.last if reply is not None else None
         read = [piece for piece in (self.answer.first, last) if piece is not None]
         # A stamped piece has its time of arrival, however late it was read.
         counted_s = max((piece.waited_s for piece in read if not piece.stamped), default=0.0)
         return {
             "read_delay_s": max((piece.waited_s for piece in read), default=None),
-            "client_delay_s": max(self.sent_s - due_s, 0.0) + counted_s,
+            "client_delay_s": max(self.sent_s - due_s, 0.0)
+            + (reply.send_s if reply is not None else 0.0)
+            + counted_s,
         }
 
     def finish(self) -> None:

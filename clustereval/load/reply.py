@@ -80,6 +80,8 @@ class Reply:
         """By when the next read must come."""
         self.connected_s = connected_s
         """When its connection was opened; null where an open one was used again."""
+        self.send_s = 0.0
+        """How long this machine took to hand the request over, as far as it was not waiting."""
         self.first_byte_s: float | None = None
         self.last: Piece | None = None
         """The latest read."""

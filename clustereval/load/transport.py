@@ -25,6 +25,10 @@ _MAX_IDLE_S: Final = 2.0
 """Uvicorn closes idle connections after 5 s. One that is reused at that very moment would be reset,
 and the client's own doing be counted as the target's error."""
 
+_NEVER_WAITS_BYTES: Final = 16 * 1024
+"""An idle socket's buffer takes this much at once, whatever the target does: how long that took was
+this machine's doing."""
+
 
 class Pump(Protocol):
     """Carries what arrives on a connection into its reply."""
@@ -107,16 +111,21 @@ class Origin:
             OSError: refused, reset, no such host, or TLS.
             TimeoutError: the deadline passed.
         """
+        begun_s = self.now()
         connection, connected_s = self._take(limits.deadline_s, new)
+        request = head + body
         try:
             connection.settimeout(self._left(limits.deadline_s))
             # It may have answered and closed before it had read all: look for the answer.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
-                connection.sendall(head + body)
+                connection.sendall(request)
         except BaseException:
             connection.close()
             raise
-        return Reply(connection, self, limits, connected_s)
+        reply = Reply(connection, self, limits, connected_s)
+        if len(request) <= _NEVER_WAITS_BYTES:
+            reply.send_s = self.now() - (begun_s if connected_s is None else connected_s)
+        return reply
 
     def give_back(self, connection: socket.socket) -> None:
         self._idle.append((self.now(), connection))

@@ -52,14 +52,28 @@ def mock_run(folder: Path, url: str, scenario: Scenario, **target: Any) -> Run:
     """A planned run, ready to be replayed."""
     library = mock_library()
     sets = {
-        "plain": tuple(p.id for p in library if p.id.startswith("p")),
-        "faults": tuple(p.id for p in library if p.id.startswith("f-")),
+        "plain": [p.id for p in library if p.id.startswith("p")],
+        "faults": [p.id for p in library if p.id.startswith("f-")],
     }
-    loaded = LoadedScenario(scenario=scenario, prompts=library, sets=sets)
+    return planned_run(folder, url, library, sets, scenario, **target)
+
+
+def planned_run(
+    folder: Path,
+    url: str,
+    library: PromptLibrary,
+    sets: dict[str, list[str]],
+    scenario: Scenario | dict[str, Any],
+    **target: Any,
+) -> Run:
+    """A run of ``scenario`` over ``sets``, ready to be replayed."""
+    scenario = Scenario.model_validate(scenario)
+    named = {name: tuple(ids) for name, ids in sets.items()}
+    loaded = LoadedScenario(scenario=scenario, prompts=library, sets=named)
     run = Run.create(
         folder,
         Manifest(
-            name="mock",
+            name=scenario.name,
             scenario=scenario,
             seed=1,
             target=Target(url=url, model="mock", **target),
