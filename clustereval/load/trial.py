@@ -71,8 +71,8 @@ class Measured:
     @property
     def rate(self) -> float:
         """Answers a second, from the first request to the last end."""
-        took_s = float(np.max(_floats(self.answers.end_s)) - np.min(_floats(self.answers.sent_s)))
-        return len(self.answers) / took_s
+        end_s, begin_s = _floats(self.answers.end_s), _floats(self.answers.sent_s)
+        return len(self.answers) / (float(end_s.max()) - float(begin_s.min()))
 
     @property
     def late_s(self) -> Floats:
