@@ -102,8 +102,9 @@ class Measured:
 
     def client_ratio(self, quantile: float) -> float:
         """The client's part of a quantile of TTFT from *due*, by the mock's truth."""
-        told, true = np.quantile(self.ttft_s, quantile), np.quantile(self.true_ttft_s, quantile)
-        return float(max(1 - true / told, 0.0))
+        told = float(np.quantile(self.ttft_s, quantile))
+        true = float(np.quantile(self.true_ttft_s, quantile))
+        return max(1 - true / told, 0.0)
 
 
 def run_trial(folder: Path, trial: Trial, mock: MockProcess) -> Measured:

@@ -69,8 +69,8 @@ ODD_BYTES = [
     *(b": ping\n\n", b"event: message\ndata: {}\n\n", b"\n", b"data: {\ndata: }\n\n"),
     *(b'data: {"choices": [\n\n', b"event: error\ndata: no\n\n", b"data: \xff\n\n", b"\r\n"),
     *(b"data:{}\n\n", b"data: [DONE]\n\n", b"\xef\xbb\xbfdata: {}\n\n", b"id: 7\n\n"),
-    b'data: {"id": "c-1", "model": "m", "choices": [{"index": 0, "delta": {"content": "a\\"}}]}\n\n',
-    b'data: {"id": "c-1", "model": "m", "choices": [{"index": 0, "delta": {"content": "\x01"}}]}\n\n',
+    event(chunk({"content": "a@"})).replace(b"@", b"\\"),
+    event(chunk({"content": "a@"})).replace(b"@", b"\x01"),
 ]
 
 
