@@ -17,7 +17,7 @@ from clustereval.load.streamed import AnswerError, StreamedAnswer, message_of
 from clustereval.load.transport import Origin
 
 _MAX_ERROR_BODY: Final = 64 * 1024
-_MAX_WHOLE_BODY: Final = 64 * 2**20
+_MAX_BODY: Final = 64 * 2**20
 _CLOSE_TRAVELS_S: Final = 0.25
 """A close that was on its way when the request was sent arrives within one round trip of it."""
 
@@ -166,6 +166,8 @@ class Exchange:
             for piece in pieces:
                 if self._fed(piece):
                     return None
+            if answer.size > _MAX_BODY:  # a server must not be able to fill the memory
+                raise Failure("error", "malformed_sse", f"a stream of over {_MAX_BODY} bytes")
             if self._ended is None and reply.complete:
                 return self._close_stream(reply, None)
             if isinstance(self._ended, TimeoutError):
@@ -204,8 +206,8 @@ class Exchange:
         while True:
             for piece in pieces:
                 body += piece.data
-            if len(body) > _MAX_WHOLE_BODY:
-                raise Failure("error", "malformed_response", f"over {_MAX_WHOLE_BODY} bytes")
+            if len(body) > _MAX_BODY:
+                raise Failure("error", "malformed_response", f"over {_MAX_BODY} bytes")
             if self._ended is None and reply.complete:
                 break
             if self._ended is not None and not (

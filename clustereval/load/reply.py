@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _HOLD_BYTES: Final = 2**20
 """More than this is not held untouched: neither memory nor one look may grow without bound."""
+_MAX_HEAD_BYTES: Final = 2**20
 _ERROR_BODY_S: Final = 5.0
 _DRAIN_S: Final = 0.5
 """How long the end of the message is waited for once the answer has ended, so that the connection
@@ -54,6 +55,17 @@ class _Message(HTTPResponse):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__(method="POST")
         self.pieces: list[bytes] = []
+        self.ended = False
+        """The response has ended; interim ones (1xx) do not count."""
+
+    def _on_message_begin(self) -> None:
+        if self.ended:  # nobody asked for more, and the parser would forget what it has
+            raise HTTPParseError("bytes after the response")
+        super()._on_message_begin()
+
+    def _on_message_complete(self) -> None:
+        super()._on_message_complete()
+        self.ended = self.get_code() >= 200
 
     def _on_body(self, buf: bytes) -> None:
         self.pieces.append(bytes(buf))
@@ -74,7 +86,7 @@ class Reply:
         self._limits = limits
         self._message = _Message()
         self._bodies: list[Piece] = []
-        self._held = 0
+        self._held = self._head_bytes = 0
         self._told_end = False
         self.limit_s = limits.deadline_s
         """By when the next read must come."""
@@ -138,7 +150,7 @@ class Reply:
         try:
             message.feed(piece.data)  # empty: tells the parser of the end
         except HTTPParseError as error:
-            if piece.data:
+            if piece.data and not message.ended:
                 found = str(error) or repr(piece.data[:40])
                 raise ProtocolError(f"not HTTP: {found}") from None
         if not piece.data:
@@ -149,6 +161,9 @@ class Reply:
         if self.first_byte_s is None:
             self.first_byte_s = piece.at_s
         if not message.headers_complete:
+            self._head_bytes += len(piece.data)
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                raise ProtocolError(f"headers of more than {_MAX_HEAD_BYTES} bytes")
             return False
         if message.get_code() not in _PLAIN_CODES:
             self.limit_s = min(self.limit_s, self.first_byte_s + _ERROR_BODY_S)

@@ -28,6 +28,8 @@ FAULTS: dict[str, tuple[str, str | None]] = {
     "reset_before": ("error", "reset"),
     "close_before": ("error", "reset"),
     "half_close_before": ("error", "reset"),
+    "late_close": ("error", "reset"),
+    "flood_head": ("error", "malformed_http"),
     "silent": ("timeout", "timeout"),
     "drip_head": ("timeout", "timeout"),
     "not_http": ("error", "malformed_http"),
@@ -78,7 +80,8 @@ class Served:
 class ChaosServer:
     """The server on a free port of 127.0.0.1; a context manager.
 
-    A user's message ``fault:<name>`` asks for one of ``FAULTS``, anything else for a good answer.
+    A user's message ``fault:<name>`` asks for one of ``FAULTS``, or for ``flood``, which sends more
+    than any client should take; anything else asks for a good answer.
 
     Args:
         ttft_s: from the request to the first token.
@@ -289,6 +292,14 @@ class _Connection:
     def _half_close_before(self, served: Served) -> None:
         self._half_close()
 
+    def _late_close(self, served: Served) -> None:
+        time.sleep(0.5)
+
+    def _flood_head(self, served: Served) -> None:
+        self._connection.sendall(HEAD)
+        while not self._server.released.is_set():
+            self._connection.sendall(b"x-more: of the same\r\n" * 1000)
+
     def _silent(self, served: Served) -> None:
         self._hold()
 
@@ -330,6 +341,11 @@ class _Connection:
         self._begin(served)
         for _ in self._until_gone():
             self._connection.sendall(_chunk(_event({"content": "x"})))
+
+    def _flood(self, served: Served) -> None:
+        self._begin(served)
+        while not self._server.released.is_set():
+            self._connection.sendall(_chunk(_event({"content": "x" * 50}) * 1000))
 
     def _endless_event(self, served: Served) -> None:
         self._begin(served)
