@@ -10,6 +10,7 @@ from clustereval.core.looks import STOPPED_EARLY
 from clustereval.early import adopt_looks, looking
 from clustereval.load.arrivals import PhaseSummary
 from clustereval.load.engine import await_start, start_load
+from clustereval.load.files import allow_files
 from clustereval.load.progress import RAW_LOAD, RAW_START, read_account, read_start
 from clustereval.load.progress import Progress as LoadState
 from clustereval.observe.ray_cluster import RayObserver
@@ -38,6 +39,9 @@ class Progress(Protocol):
 def send(run: Run, observer: RayObserver | None, progress: Progress) -> bool:
     """Replays the plan; returns whether the user cut it short."""
     run.update_manifest(state="running")
+    # The load process raises its own limit likewise; here the user can be told.
+    if (short := allow_files(run.manifest.scenario.request.max_in_flight)) is not None:
+        progress.note(short)
     progress.stage("sending")
     if observer:
         observer.start()

@@ -20,6 +20,7 @@ from clustereval.core.errors import RunFolderError
 from clustereval.load.arrival_times import SocketReader
 from clustereval.load.client import ChatClient
 from clustereval.load.closed_loop import ClosedLoop
+from clustereval.load.files import allow_files
 from clustereval.load.gevent_loop import GeventClock, GeventPump, GeventTasks, LoopWatch
 from clustereval.load.histogram import Histogram
 from clustereval.load.plan_file import PlanFile
@@ -152,6 +153,8 @@ class Session:
     def _client(self) -> ChatClient:
         manifest = self.run.manifest
         request, target = manifest.scenario.request, manifest.target
+        if (short := allow_files(request.max_in_flight)) is not None:
+            logger.warning("%s", short)
         pump = GeventPump(self._clock.now, self._reader)
         origin = Origin(target.url, self._clock.now, pump)
         origin.resolve()
