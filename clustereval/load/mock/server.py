@@ -201,11 +201,18 @@ def _whole(data: bytes) -> bool:
     head = data.find(b"\r\n\r\n")
     if head < 0:
         return False
-    at = data.find(b"\r\ncontent-length: ", 0, head)
-    length = int(data[at + 18 : data.index(b"\r", at + 18)]) if at >= 0 else 0
-    return len(data) >= head + 4 + length
+    return len(data) >= head + 4 + int(_header(data[: head + 2], b"content-length") or 0)
 
 
 def _request_id(data: bytes) -> str:
-    at = data.find(b"\r\nx-request-id: ")
-    return data[at + 16 : data.index(b"\r", at + 16)].decode("latin-1") if at >= 0 else ""
+    return _header(data, b"x-request-id").decode("latin-1")
+
+
+def _header(data: bytes, name: bytes) -> bytes:
+    """Value of a header; empty where there is none. Others than our client write names large."""
+    field = b"\r\n%s: " % name
+    at = data.find(field)
+    if at < 0:
+        at = data[: data.find(b"\r\n\r\n") + 2].lower().find(field)
+    at += len(field)
+    return data[at : data.index(b"\r", at)] if at >= len(field) else b""
