@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES
+from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES, same_input
 from clustereval.core.looks import STOPPED_EARLY, Looks
 from clustereval.core.scenario import Scenario
 from clustereval.rundir import Run
@@ -84,7 +84,9 @@ class Frames:
     Attributes:
         rows: the requests table without warm-up, index 0..rows-1.
         factors: the columns that slices are made of, as codes.
-        prompt: codes of the prompts.
+        prompt: codes of the prompts: what answers are clustered by.
+        content: codes of what was asked, to the letter: what answers are paired by. A prompt that
+            was padded to another length is another content of the same prompt.
         window: codes of the load windows (``buckets.traffic.window_s`` of due time).
         rubrics: scorer → its values.
         cluster: cluster samples over time, possibly empty.
@@ -95,6 +97,7 @@ class Frames:
     rows: pd.DataFrame
     factors: Mapping[str, Factor]
     prompt: Codes
+    content: Codes
     window: Codes
     rubrics: Mapping[str, Rubric]
     cluster: pd.DataFrame
@@ -134,6 +137,13 @@ class Frames:
     @property
     def baseline(self) -> Mask:
         return self.where(role="baseline")
+
+    @property
+    def padded(self) -> Mask:
+        """Rows whose prompt was changed to a trace's lengths: never the input that others had."""
+        if "content_id" not in self.rows:
+            return np.zeros(len(self), dtype=bool)
+        return self.rows["content_id"].notna().to_numpy(dtype=bool)
 
     @property
     def ok(self) -> Mask:
@@ -194,6 +204,7 @@ def build_frames(
         rows=rows,
         factors={column: _factor(rows[column]) for column in (*SLICE_COLUMNS, *further)},
         prompt=_factor(rows["prompt_id"]).codes,
+        content=_factor(same_input(rows)).codes,
         window=np.floor_divide(due, width).astype(np.int64).clip(0),
         rubrics=rubrics,
         cluster=before(cluster, "t_s", until_s)

@@ -89,6 +89,27 @@ _PLAN = (
     Column("session_id", _STR, "plan", "the conversation that the prompt is a turn of, or null"),
     Column("turn", _I64, "plan", "which turn of its conversation, from 0, or null"),
     Column("pin", _STR, "plan", "replica asked for: `rank:<n>` or a replica id; null: any"),
+    Column(
+        "content_id",
+        _STR,
+        "plan",
+        "rows of one id asked the same: a prompt padded to one length with the same text; null: "
+        "the prompt as it stands, so `prompt_id` says it",
+    ),
+    Column("input_tokens", _I64, "plan", "prompt length asked for (a trace's); null: as it stands"),
+    Column(
+        "max_tokens", _I64, "plan", "limit of this answer; null: the prompt's or the scenario's"
+    ),
+    Column(
+        "min_tokens", _I64, "plan", "length that this answer is forced to; null: it ends itself"
+    ),
+    Column(
+        "prefix_blocks",
+        pa.list_(_I64),
+        "plan",
+        "blocks that a padded prompt begins with; the same first ids are the same text",
+    ),
+    Column("block_tokens", _I64, "plan", "tokens of one of `prefix_blocks`"),
 )
 
 _LOAD = (
@@ -250,6 +271,17 @@ CLUSTER_METRICS: Final[dict[str, ClusterMetric]] = {
 
 RESPONSE_FIELDS: Final = tuple(column.name for column in _LOAD)
 """What the load engine records of an arrival, beside its ``request_id``."""
+
+
+def same_input(frame: pd.DataFrame) -> pd.Series:
+    """What each row asked, as a name: equal names are equal prompts, to the letter.
+
+    Args:
+        frame: ``prompt_id``, and ``content_id`` where prompts may have been padded.
+    """
+    if "content_id" not in frame:
+        return frame["prompt_id"]
+    return frame["content_id"].fillna(frame["prompt_id"])
 
 
 def bucket(values: pd.Series, edges: dict[str, float], lowest: str) -> pd.Series:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from clustereval.core.arrivals import Arrivals
+from clustereval.core.arrivals import Arrivals, Trace
 from clustereval.core.checks import Checks
 from clustereval.core.strict import NonNegative, Positive, Ratio, Strict
 
@@ -211,4 +211,13 @@ class Scenario(Strict):
             raise ValueError(
                 f"unknown prompt set {', '.join(unknown)}; declared: {', '.join(self.prompt_sets)}"
             )
+        known = {tenant.name for tenant in self.tenants}
+        for phase in self.phases:
+            if isinstance(phase.arrivals, Trace):
+                strange = sorted(set(phase.arrivals.tenants.values()) - known)
+                if strange:
+                    raise ValueError(
+                        f"phase {phase.name!r} gives a trace's requests to unknown tenants: "
+                        f"{', '.join(strange)}; declared: {', '.join(sorted(known))}"
+                    )
         return self
