@@ -19,6 +19,7 @@ from clustereval.core.errors import ClusterEvalError, ExitCode
 VERBS = {
     "run": "clustereval.cli.run:run",
     "plan": "clustereval.cli.plan:plan",
+    "traffic": "clustereval.cli.traffic:traffic",
     "simulate": "clustereval.cli.simulate:simulate",
     "score": "clustereval.cli.offline:score",
     "report": "clustereval.cli.offline:report",

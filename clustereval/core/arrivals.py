@@ -110,7 +110,7 @@ class LikeTrace(_OfTrace):
     window_s: Positive | None = Field(
         None,
         description="the rate is constant within windows so long, in seconds of the trace; as long"
-        " as 50 requests take if unset",
+        " as 10 requests take if unset",
     )
 
 

@@ -24,10 +24,12 @@ from clustereval.load.processes import gamma
 
 Floats = NDArray[np.float64]
 
-PER_WINDOW: Final = 50
-"""Requests that a window holds in the mean, where its length is not given: of fewer, a rate is
-mostly chance."""
+PER_WINDOW: Final = 10
+"""Requests that a window holds in the mean, where its length is not given. Fewer, and a window
+tells nothing; more, and bursts that are shorter than it are blurred."""
 MIN_REQUESTS: Final = 20
+_ROUNDS: Final = 8
+"""Rate and burstiness are estimated from each other; they settle within a few rounds."""
 _STEADIEST: Final = 1e-4
 """Squared CV below which gaps count as even."""
 
@@ -37,8 +39,8 @@ class Fit:
     """The fitted process.
 
     Attributes:
-        edges_s: of the windows, ascending from 0. mass: requests before each edge; both shape
-            (windows + 1,).
+        edges_s: of the windows, ascending from 0. mass: requests expected before each edge; both
+            shape (windows + 1,).
         burstiness: squared coefficient of variation of the gaps in operational time; 1 is Poisson.
         window_s: length of the windows.
     """
@@ -79,8 +81,21 @@ def fit(t_s: Floats, length_s: float, window_s: float | None = None) -> Fit:
     wanted = window_s or PER_WINDOW * length_s / len(t_s)
     windows = max(1, round(length_s / wanted))
     edges = np.linspace(0.0, length_s, windows + 1)
-    mass = np.searchsorted(t_s, edges[:-1], side="left").astype(float)
-    mass = np.append(mass, float(len(t_s)))
-    gaps = np.diff(np.interp(t_s, edges, mass))
-    burstiness = float(gaps.var() / gaps.mean() ** 2) if gaps.mean() > 0 else 0.0
+    counts = np.diff(np.append(np.searchsorted(t_s, edges[:-1], side="left"), len(t_s)))
+    mean = float(counts.mean())
+    mass = np.concatenate([[0.0], np.cumsum(counts)])
+    burstiness = _burstiness(t_s, edges, mass)
+    for _ in range(_ROUNDS):
+        # What is counted in a window is its rate and chance, and the draw adds its own chance: so
+        # rates keep only what varies beyond it, and counts vary in all as the trace's do.
+        chance = burstiness * mean / max(float(counts.var()), 1e-12)
+        rates = mean + np.sqrt(max(0.0, 1.0 - chance)) * (counts - mean)
+        mass = np.concatenate([[0.0], np.cumsum(rates)])
+        burstiness = _burstiness(t_s, edges, mass)
     return Fit(edges, mass, max(burstiness, _STEADIEST), length_s / windows)
+
+
+def _burstiness(t_s: Floats, edges_s: Floats, mass: Floats) -> float:
+    """Squared coefficient of variation of the gaps in operational time."""
+    gaps = np.diff(np.interp(t_s, edges_s, mass))
+    return float(gaps.var() / gaps.mean() ** 2) if gaps.mean() > 0 else 0.0

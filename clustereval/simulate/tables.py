@@ -71,9 +71,7 @@ def simulated_tables(
     tenants = pd.factorize(plan["tenant"])[0]
     pin = plan["pin"].str.removeprefix("rank:").astype("Int64").fillna(state.NONE)
     due = plan["due_s"].to_numpy(dtype=float)
-    difficulty = np.array(
-        [chance("accuracy", name, settings.prompts_of) for name in map(names.get, used)]
-    )
+    difficulty = np.array([chance("accuracy", names[name], settings.prompts_of) for name in used])
     work = workload(
         asked,
         due,
