@@ -98,7 +98,7 @@ class Lines:
         """
         start = self.number
         rest = self._next(MAX_DOCUMENT)
-        parts = [first]
+        parts = [first, "\n"]
         size = 0
         while rest:
             parts.append(rest)
@@ -112,7 +112,7 @@ class Lines:
                 )
             rest = self._next(MAX_DOCUMENT)
         try:
-            return start, json.loads("\n".join(parts))
+            return start, json.loads("".join(parts))
         except json.JSONDecodeError as error:
             line = start + error.lineno - 1
             raise TraceFileError(
@@ -120,7 +120,7 @@ class Lines:
                 expected="one JSON object a line, or one document",
             ) from None
         except RecursionError:
-            raise TraceFileError(f"{self.path}: JSON nested too deeply") from None
+            raise self._too_deep() from None
 
     def _parse(self, line: str) -> Any:
         try:
@@ -132,7 +132,12 @@ class Lines:
                 change="remove the line, or what cut it short",
             ) from None
         except RecursionError:
-            raise TraceFileError(f"{self.path}:{self.number}: JSON nested too deeply") from None
+            raise self._too_deep() from None
+
+    def _too_deep(self) -> TraceFileError:
+        return TraceFileError(
+            f"{self.path}:{self.number}: JSON nested too deeply", expected="a request's few levels"
+        )
 
     def _next(self, limit: int) -> str:
         try:
