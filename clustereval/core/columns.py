@@ -53,7 +53,8 @@ class Table:
             raise ValueError(f"{self.file}: undeclared columns {unknown}")
         arrays = [
             pa.Array.from_pandas(frame[column.name], type=column.type)
-            if column.name in frame
+            # Whatever type pandas gave to nothing.
+            if column.name in frame and not frame[column.name].isna().all()
             else pa.nulls(len(frame), column.type)
             for column in self.columns
         ]
