@@ -54,6 +54,7 @@ def cli() -> None:
     clustereval run prelaunch --target https://staging/v1 --model llama-70b
     clustereval doctor --target https://staging/v1     what can be observed there
     clustereval plan prelaunch                         what it sends, and what it can see
+    clustereval traffic trace.jsonl                    what real traffic looks like, to replay
 
     SCENARIO is a file, or the name of a shipped one: prelaunch, burst, sustained, multi_tenant,
     canary.

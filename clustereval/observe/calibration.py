@@ -47,10 +47,11 @@ Count = Callable[[Messages, list[dict[str, Any]] | None], int]
 
 @dataclass(frozen=True)
 class Lengths:
-    """How many lengths are planned, and how many are below the golden prompt's own."""
+    """How many lengths are planned, and how many of them no padding can give: the golden prompt is
+    longer already, or so little shorter that what must stand around filler does not fit."""
 
     planned: int
-    shorter: int
+    unfit: int
 
 
 def needs_calibration(plan: pd.DataFrame) -> bool:
@@ -81,7 +82,7 @@ def calibrate_run(run: Run, plan: pd.DataFrame, timeout_s: float) -> list[str]:
 
         found = calibrate(plan, prompts, manifest.seed, count)
     run.update_manifest(padding=found)
-    return calibration_notes(found, lengths(plan, prompts, found))
+    return calibration_notes(found, lengths(plan, prompts, manifest.seed, found))
 
 
 def calibrate(plan: pd.DataFrame, prompts: PromptLibrary, seed: int, count: Count) -> Calibration:
@@ -119,17 +120,24 @@ def calibrate(plan: pd.DataFrame, prompts: PromptLibrary, seed: int, count: Coun
     )
 
 
-def lengths(plan: pd.DataFrame, prompts: PromptLibrary, calibration: Calibration) -> Lengths:
-    """How many of the planned lengths are below their golden prompt's own."""
+def lengths(
+    plan: pd.DataFrame, prompts: PromptLibrary, seed: int, calibration: Calibration
+) -> Lengths:
+    """How many of the planned lengths cannot be kept within ``WITHIN``."""
     rows = plan[plan["input_tokens"].notna()]
-    own = rows["prompt_id"].map(lambda name: calibration.tokens_of(prompts[name])).astype(float)
-    return Lengths(len(rows), int((rows["input_tokens"].astype(float) < own).sum()))
+    padder = Padder(seed, calibration)
+    unfit = 0
+    for name, wished in zip(rows["prompt_id"], rows["input_tokens"].astype(int), strict=True):
+        prompt = prompts[name]
+        off = abs(calibration.tokens_of(prompt) - wished)
+        unfit += not padder.words(prompt, wished) and off > WITHIN * wished
+    return Lengths(len(rows), unfit)
 
 
 def calibration_notes(calibration: Calibration, found: Lengths) -> list[str]:
     """What a user should know of it before the load, in sentences."""
     notes = [
-        f"a word of filler is {calibration.tokens_per_word:.3g} tokens to the target "
+        f"a word of filler is {calibration.tokens_per_word:.2f} tokens to the target "
         f"({calibration.requests} requests)"
     ]
     error = calibration.largest_error_ratio
@@ -137,10 +145,11 @@ def calibration_notes(calibration: Calibration, found: Lengths) -> list[str]:
         notes.append(
             f"a prompt that was tried is {error:.1%} off its traced length, more than {WITHIN:.0%}"
         )
-    if found.shorter:
+    if found.unfit:
         notes.append(
-            f"{found.shorter} of {found.planned} traced prompts are shorter than the golden prompt "
-            "that stands for them: those are sent as they are, and are longer than the trace's"
+            f"{found.unfit} of {found.planned} traced prompts are too short for the golden prompt "
+            "that stands for them: those are sent as they are (a prompt set of shorter prompts "
+            "would keep them)"
         )
     return notes
 

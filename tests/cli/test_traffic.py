@@ -153,7 +153,7 @@ def test_what_it_advises_can_be_planned(tmp_path: Path, command, monkeypatch) ->
 def test_wrong_use_is_told(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
     """A file that is no trace, and half a fleet: exit code 2, and what to change."""
     path = save(tmp_path / "t", ["hello"])
-    code, out, err = command(path)
+    code, _, err = command(path)
     assert code == ExitCode.BAD_INPUT
     assert "time_s" in err
     code, _, err = command(path, "--replicas", 2)

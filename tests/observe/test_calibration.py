@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from clustereval.core.errors import TargetError
-from clustereval.core.padding import Padder, wish_of
+from clustereval.core.padding import Padder, unchanged, wish_of
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
 from clustereval.core.scenario import Scenario
 from clustereval.core.scenario_file import LoadedScenario, load_scenario
@@ -89,21 +89,22 @@ def test_lengths_are_kept_by_the_targets_own_count(tmp_path: Path, name: str) ->
     count = counter(TOKENIZERS[name])
     found = calibrate(plan, loaded.prompts, 1, count)
     padder = Padder(1, found)
-    off = []
+    off, left_out = [], 0
     for row in plan.itertuples():
         prompt, wish = loaded.prompts[row.prompt_id], wish_of(row)
         if padder.words(prompt, wish.input_tokens) > 0:
             tokens = count(padder.messages(prompt, wish), prompt.tools)
             off.append(abs(tokens - wish.input_tokens) / wish.input_tokens)
+        else:
+            tokens = count(unchanged(prompt), prompt.tools)
+            left_out += abs(tokens - wish.input_tokens) > 0.05 * wish.input_tokens
     assert len(off) > 90
     assert max(off) < 0.05
     assert np.quantile(off, 0.9) < 0.02
     assert found.requests < 300
-    told = lengths(plan, loaded.prompts, found)
-    assert told.planned == len(plan)
-    assert any(
-        f"{told.shorter} of {told.planned}" in note for note in calibration_notes(found, told)
-    )
+    told = lengths(plan, loaded.prompts, 1, found)
+    assert (told.planned, told.unfit) == (len(plan), left_out)
+    assert any(f"{told.unfit} of {told.planned}" in note for note in calibration_notes(found, told))
 
 
 def test_only_so_many_prompts_are_counted(tmp_path: Path) -> None:
