@@ -50,6 +50,7 @@ def test_words_are_as_long_as_each_other() -> None:
     assert len(set(WORDS)) == 64
 
 
+@settings(deadline=None)
 @given(blocks=BLOCKS, words=st.integers(1, 900), ratio=st.floats(0.5, 4))
 def test_filler_has_the_words_that_were_asked_for(
     blocks: tuple[int, ...], words: int, ratio: float
@@ -104,6 +105,7 @@ def test_the_same_wish_gives_the_same_text_and_another_seed_another() -> None:
     assert one.messages(SYSTEM, wish) != other.messages(SYSTEM, wish)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.sampled_from([PLAIN, SYSTEM]))
 def test_lengths_are_kept_by_the_calibration(tokens: int, prompt: Prompt) -> None:
     """Prompt, overhead and words add up to the wish; one that is too short changes nothing."""
@@ -123,6 +125,7 @@ def test_filler_is_always_in_the_same_role() -> None:
         assert first["content"].startswith("able area" + SEPARATOR)
 
 
+@settings(deadline=None)
 @given(st.sampled_from([PLAIN, SYSTEM]), st.integers(1, 300))
 def test_the_prompt_is_found_again_behind_its_filler(prompt: Prompt, words: int) -> None:
     """What a simulated model answers is the golden prompt, unchanged; others stay as they are."""
