@@ -11,11 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from clustereval.analysis.power.sizing import grown
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import ScenarioError, TraceFileError
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
 from clustereval.core.scenario import Scenario
 from clustereval.core.scenario_file import LoadedScenario
+from clustereval.load import traced
 from clustereval.load.arrivals import make_plan
 from clustereval.load.rows import arrivals_of
 from clustereval.load.traced_prompts import SHORTEST
@@ -262,6 +264,29 @@ def test_what_is_not_in_the_trace_is_refused(tmp_path: Path) -> None:
             plan(loaded(tmp_path, arrivals, duration_s=14.5))
     with pytest.raises(TraceFileError, match="No such file"):
         plan(loaded(tmp_path, trace(file="none")))
+
+
+def test_more_blocks_than_memory_holds_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefix blocks beyond what a plan should hold are a message, before they are made."""
+    save(tmp_path / "t", mooncake([Asked(n * 100, 1000, 9, (n, -n)) for n in range(120)]))
+    monkeypatch.setattr(traced, "MAX_BLOCKS", 150)
+    with pytest.raises(ScenarioError, match="200 prefix blocks in one phase"):
+        plan(loaded(tmp_path, trace()))
+
+
+def test_sizing_leaves_a_traces_phase_as_long_as_its_trace(tmp_path: Path) -> None:
+    """`plan --detect` lengthens phases; one of a trace has no more of it to send."""
+    save(tmp_path / "t", plain(every(100, 110)))
+    steady = {"process": "poisson", "rate": 2.0}
+    phases = [
+        {"name": "real", "duration_s": 10.0, "arrivals": trace()},
+        {"name": "steady", "duration_s": 10.0, "arrivals": steady},
+    ]
+    longer, overrides = grown(several(tmp_path, phases), 3.0, 1.0)
+    assert overrides == ("phases.steady.duration_s=30",)
+    assert (plan(longer).phase == "real").sum() == 100
 
 
 def test_a_set_without_usable_prompts_is_refused(tmp_path: Path) -> None:
