@@ -278,6 +278,6 @@ def _with_identity(plan: pd.DataFrame, prompts: PromptLibrary, salt: str) -> pd.
         prefix_group=[prompt.prefix_group for prompt in of],
         session_id=[prompt.session_id for prompt in of],
         turn=pd.array([prompt.turn for prompt in of], dtype="Int64"),
-        step=pd.array(plan["step"], dtype="Int64"),
+        step=plan["step"].astype("Int64"),
     )
     return PLAN.to_pandas(PLAN.conform(plan[PLAN.names]))
