@@ -142,7 +142,8 @@ def _enough(
         leak.phase in idle for leak in leaked
     ):
         return False
-    if drift is None:
+    marked = "cold" in baseline and bool(baseline["cold"].notna().any())
+    if drift is None or not marked:
         return None
     return not drift.drifts
 
@@ -187,9 +188,9 @@ def _of_cold(found: Warmup, requests: pd.DataFrame) -> list[str]:
         f"{_requests(total)} met a cold replica ({where}); the slowest waited "
         f"{_time(worst.slowest_s)} for a first token of {who}{usual}"
     )
-    warm = set(requests.loc[requests["role"] == "warmup", "phase"].astype(str))
-    if warm and (late := [name for name in phases if name not in warm]):
-        said += f"; the warm-up did not reach {'them' if total > 1 else 'it'} in {', '.join(late)}"
+    idle = set(requests.loc[requests["role"] == "baseline", "phase"].astype(str))
+    if late := [name for name in phases if name in idle]:
+        said += f"; no warm-up had reached it before {', '.join(late)}"
     return [said]
 
 

@@ -45,12 +45,12 @@ def cold(rows: pd.DataFrame) -> pd.Series:
 
     Of each replica the first answered requests are looked at, in the order in which they were sent.
     One is cold where its time to first token, from *sent*, exceeds :data:`FACTOR` times the
-    :data:`QUANTILE` of later requests that met the same: as many requests in the replica, or up
-    to one and a half times as many and one, and a prompt (its uncached part where that is known)
-    from 0.8 times to twice as long. The first that does not exceed it ends the cold start. Later requests are those of the
-    same replica after its first :data:`FIRST`, or of all replicas where it has fewer than
-    :data:`ENOUGH` of the kind. Where there are none of the kind at all, a request tells nothing and
-    is passed over. Null where no first token was timed.
+    :data:`QUANTILE` of later requests that met the same: as many requests in the replica, or up to
+    one and a half times as many and one, and a prompt (its uncached part where that is known) from
+    0.8 times to twice as long. The first that does not exceed it ends the cold start. Later
+    requests are those of the same replica after its first :data:`FIRST`, or of all replicas where
+    it has fewer than :data:`ENOUGH` of the kind. Where there are none of the kind at all, a request
+    tells nothing and is passed over. Null where no first token was timed.
 
     The rule rests on order statistics: of requests that come from one distribution the first
     exceeds the 99% quantile of n later ones in 1% of replicas (where n < 99, their largest, in
