@@ -9,15 +9,18 @@ import numpy as np
 
 from clustereval.analysis.checks.base import failed_share, latency_s
 from clustereval.analysis.estimates import Estimate, with_worst
-from clustereval.analysis.intervals import Bounds
-from clustereval.analysis.rates import loss, rate
+from clustereval.analysis.intervals import Bounds, wilson
+from clustereval.analysis.rates import loss, rate, weighted_rate
 from clustereval.analysis.slices import Floats, Frames, Mask
+from clustereval.analysis.together import design_effect
 from clustereval.core.goodput import Kept
 from clustereval.core.scenario import Scenario, Slo, Tenant
 
 RUBRIC: Final = "correct"
 TIMES: Final = (("ttft_s", "ttft_due_s"), ("e2e_s", "e2e_due_s"))
 """Promises of times, and the column that each is of."""
+NEAR: Final = 0.5
+"""The share of a limit beyond which requests show how late ones would go together."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,47 @@ def missed_time(frames: Frames, column: str, limit_s: float) -> Floats:
     return np.where(frames.ok, late, 1.0)
 
 
-def share(frames: Frames, bad: Floats, among: Mask, *, by_prompt: bool) -> Estimate:
-    """Share of ``bad``; NaN counts as bad but in the lower bound, which leaves it out."""
-    known = rate(frames, bad, among, by_prompt=by_prompt)
-    if not (among & np.isnan(bad)).any():
+def share(
+    frames: Frames, bad: Floats, among: Mask, *, by_prompt: bool, effect: float = 1.0
+) -> Estimate:
+    """Share of ``bad``; NaN counts as bad but in the lower bound, which leaves it out.
+
+    Args:
+        effect: as many times fewer independent requests there are at most than rows, by
+            :func:`~clustereval.analysis.together.design_effect`.
+    """
+    unknown = among & np.isnan(bad)
+    known = _share(frames, bad, among & ~unknown, by_prompt, effect)
+    if not unknown.any():
         return known
-    worst = rate(frames, np.where(np.isnan(bad), 1.0, bad), among, by_prompt=by_prompt)
+    worst = _share(frames, np.where(unknown, 1.0, bad), among, by_prompt, effect)
     if known.bounds is None or worst.bounds is None:
         return replace(worst, bounds=lambda tail: (0.0, 1.0))
     return replace(worst, bounds=with_worst(known.bounds, worst.bounds))
+
+
+def _share(frames: Frames, bad: Floats, among: Mask, by_prompt: bool, effect: float) -> Estimate:
+    plain = rate(frames, bad, among, by_prompt=by_prompt)
+    rows = np.flatnonzero(among & (frames.prompt >= 0))
+    if plain.bounds is None or effect <= 1:
+        return plain
+    weight = np.full(len(rows), 1 / len(rows))
+    value, n, spread = weighted_rate(frames, bad, rows, weight, True, by_prompt)
+    n = max(min(n, len(rows) / effect), 1.0)
+    return replace(plain, bounds=lambda tail: wilson(value, n, tail, spread.df))
+
+
+def slow_together(frames: Frames, among: Mask) -> float:
+    """The largest design effect of a promised time among some rows: see :mod:`.together`."""
+    effects = [1.0]
+    for tenant in promised_tenants(frames.scenario):
+        mine = among & frames.where(tenant=tenant.name)
+        for key, column in TIMES:
+            limit = getattr(tenant.slo, key)
+            if limit is not None and mine.any():
+                slow = missed_time(frames, column, NEAR * limit)
+                effects.append(design_effect(frames.numbers("due_s")[mine], slow[mine]))
+    return max(effects)
 
 
 def floor(scenario: Scenario, slo: Slo) -> float | None:
@@ -105,7 +140,10 @@ def kept(frames: Frames, tenant: Tenant, among: Mask, tails: tuple[float, float]
     for key, column in TIMES:
         limit = getattr(slo, key)
         if limit is not None:
-            late = share(frames, missed_time(frames, column, limit), mine, by_prompt=False)
+            slow = missed_time(frames, column, NEAR * limit)
+            effect = design_effect(frames.numbers("due_s")[mine], slow[mine])
+            missed = missed_time(frames, column, limit)
+            late = share(frames, missed, mine, by_prompt=False, effect=effect)
             found.append((key, limit, 1 - slo.quantile, late))
     if slo.error_ratio is not None:
         failed = rate(frames, failed_share(frames), mine)

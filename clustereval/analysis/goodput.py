@@ -17,6 +17,8 @@ from clustereval.analysis.clusters import MIN_WINDOWS
 from clustereval.analysis.good import RUBRIC, Good
 from clustereval.analysis.highest import highest, told
 from clustereval.analysis.slices import Codes, Floats, Frames, Mask
+from clustereval.analysis.together import grown
+from clustereval.core.concurrency import InFlight
 from clustereval.core.goodput import Goodput, Holds, Kept, Stretch
 from clustereval.core.scenario import Phase
 from clustereval.observe.handover import Stretch as Rows
@@ -135,6 +137,8 @@ def _stretch(
     elif not missing:
         kept = _kept(blocks, part, count)
         status, why = _holds(kept)
+        if status == "holds" and (growth := _grown(blocks, part)) is not None:
+            status, why = "undecided", _growing(*growth)
         judged = {"status": status, "why": why, "kept": kept}
     return rated.model_copy(
         update={
@@ -163,7 +167,8 @@ def _rated(
     if missing or not n:
         return stretch
     tail = (1 - frames.scenario.checks.confidence) / 2
-    bad = good.share(frames, requests.bad, mask, by_prompt=True)
+    effect = good.slow_together(frames, mask)
+    bad = good.share(frames, requests.bad, mask, by_prompt=True, effect=effect)
     low, high = (None, None) if bad.bounds is None else bad.bounds(tail)
     per_s = n / offered_s
     right = requests.right[mask & frames.ok]
@@ -202,6 +207,21 @@ def _kept(blocks: Frames, part: _Part, count: int) -> list[Kept]:
     )
     tails = (tail / max(promises * count, 1), tail)
     return [kept for tenant in tenants for kept in good.kept(blocks, tenant, part.mask, tails)]
+
+
+def _grown(frames: Frames, part: _Part) -> tuple[float, float] | None:
+    """Requests in flight at first and at last, where they kept growing through a step."""
+    if part.rows.step is None:  # whose rate may change as it likes
+        return None
+    inside = InFlight(frames.numbers("sent_s"), frames.numbers("end_s"))
+    return grown(inside, part.rows.start_s, part.rows.start_s + part.offered_s)
+
+
+def _growing(first: float, last: float) -> str:
+    return (
+        f"in time so far, but requests in flight kept growing, from {first:.3g} to {last:.3g}: "
+        "lengthen the steps to see where that ends"
+    )
 
 
 def _holds(kept: Sequence[Kept]) -> tuple[Holds, str]:

@@ -12,7 +12,7 @@ from clustereval.core.goodput import Goodput, Highest, Stretch
 from clustereval.report.captions import Grid
 from clustereval.report.drawing import C, Figure, as_json, axis, colored, layout
 from clustereval.report.numbers import count, percent
-from clustereval.report.plaintext import figure_text
+from clustereval.report.plaintext import figure_text, one_line
 from clustereval.report.story import Chart
 
 TITLE: Final = "Goodput with quality"
@@ -113,17 +113,27 @@ def _name(stretch: Stretch) -> str:
 
 def _table(stretches: list[Stretch]) -> Grid:
     head = ["phase", "offered/s", "answered/s", "in time", "right", "good/s", "interval",
-            "requests", "cold", "leaked", "SLO and floor", "decided by"]  # fmt: skip
+            "requests", "cold", "leaked", "SLO and floor", "nearest: missed"]  # fmt: skip
     rows = [
         [
             _name(s), rate(s.offered_per_s), rate(s.answered_per_s), percent(s.in_time),
             percent(s.right), rate(s.good_per_s),
             "–" if s.good_per_s is None else f"{rate(s.low_per_s)} to {rate(s.high_per_s)}",
-            count(s.n), count(s.cold), count(s.leaked), WORDS[s.status], s.why or "–",
+            count(s.n), count(s.cold), count(s.leaked), WORDS[s.status], _decided(s),
         ]
         for s in stretches
     ]  # fmt: skip
     return Grid(head, rows)
+
+
+def _decided(stretch: Stretch) -> str:
+    """The promise nearest to its limit: the share that missed it, and the share that may."""
+    known = [kept for kept in stretch.kept if kept.missed is not None]
+    if not known:
+        return "–"
+    worst = max(known, key=lambda kept: (1.0 if kept.high is None else kept.high) / kept.allowed)
+    name = f"{one_line(worst.tenant, 24)} {worst.promise}"
+    return f"{name}: {percent(worst.missed)} of {percent(worst.allowed)}"
 
 
 def _figure(stretches: list[Stretch]) -> Figure:
@@ -190,7 +200,8 @@ def _points(part: list[Stretch], status: str, symbol: str, colour: str) -> dict[
             "array": [to(s.high_per_s, s.good_per_s) for s in part],
             "arrayminus": [to(s.low_per_s, s.good_per_s) for s in part],
         },
-        "marker": {"symbol": symbol, "size": 9, "color": C[colour], "line": {"width": 1.8}},
+        "marker": {"symbol": symbol, "size": 9, "color": C[colour],
+                   "line": {"width": 1.8, "color": C[colour]}},
         "customdata": [
             [
                 figure_text(_name(s)), rate(s.good_per_s), rate(s.low_per_s), rate(s.high_per_s),
