@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -143,7 +144,9 @@ def kept(frames: Frames, tenant: Tenant, among: Mask, tails: tuple[float, float]
             slow = missed_time(frames, column, NEAR * limit)
             effect = design_effect(frames.numbers("due_s")[mine], slow[mine])
             missed = missed_time(frames, column, limit)
-            late = share(frames, missed, mine, by_prompt=False, effect=effect)
+            late = share(frames, missed, mine, by_prompt=False)
+            wider = share(frames, missed, mine, by_prompt=False, effect=effect)
+            late = replace(late, bounds=_upper_of(late, wider))
             found.append((key, limit, 1 - slo.quantile, late))
     if slo.error_ratio is not None:
         failed = rate(frames, failed_share(frames), mine)
@@ -156,6 +159,18 @@ def kept(frames: Frames, tenant: Tenant, among: Mask, tails: tuple[float, float]
         _kept(tenant.name, promise, limit, allowed, estimate, tails)
         for promise, limit, allowed, estimate in found
     ]
+
+
+def _upper_of(plain: Estimate, wider: Estimate) -> Callable[[float], Bounds] | None:
+    """The upper bound of ``wider`` with the lower one of ``plain``.
+
+    A queue that never drains is one long spell of lateness, worth hardly two observations. That
+    must keep a step from being shown to hold; that it does not hold is plain.
+    """
+    first, second = plain.bounds, wider.bounds
+    if first is None or second is None:
+        return first
+    return lambda tail: (first(tail)[0], second(tail)[1])
 
 
 def _kept(

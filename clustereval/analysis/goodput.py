@@ -7,7 +7,7 @@ Definitions and sources stand in ``docs/statistics.md``; the rates of error are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -16,29 +16,13 @@ from clustereval.analysis import good
 from clustereval.analysis.clusters import MIN_WINDOWS
 from clustereval.analysis.good import RUBRIC, Good
 from clustereval.analysis.highest import highest, told
-from clustereval.analysis.slices import Codes, Floats, Frames, Mask
+from clustereval.analysis.offered import BLOCKS, Part, blocks_of, parts_of, union
+from clustereval.analysis.slices import Frames, Mask
 from clustereval.analysis.together import grown
 from clustereval.core.concurrency import InFlight
 from clustereval.core.goodput import Goodput, Holds, Kept, Stretch
-from clustereval.core.scenario import Phase
-from clustereval.observe.handover import Stretch as Rows
-from clustereval.observe.handover import stretches
 
-BLOCKS: Final = 10
-"""Parts that a stretch is cut into. Requests of one part were fast or slow together, and its parts
-are what the interval takes as independent (batch means: Schmeiser 1982 finds 10 to 30 enough)."""
 METHOD: Final = "Wilson interval of the share of good requests, times the rate offered"
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One stretch of traffic, its rows up to where the run was cut short."""
-
-    rows: Rows
-    phase: Phase | None
-    mask: Mask
-    offered_s: float
-    whole: bool
 
 
 def goodput(frames: Frames) -> Goodput | None:
@@ -48,15 +32,15 @@ def goodput(frames: Frames) -> Goodput | None:
         Null where there is no loaded traffic. Where the SLO or the scores are missing the rates
         offered and answered are given, and ``missing`` says what keeps the rest from being told.
     """
-    parts = _parts(frames)
+    parts = parts_of(frames)
     if not parts:
         return None
     requests, missing = Good.of(frames), _missing(frames, parts)
-    blocks = replace(frames, window=_blocks(frames, parts))
+    blocks = replace(frames, window=blocks_of(frames, parts))
     made = [_stretch(blocks, requests, part, len(parts), missing) for part in parts]
     found = highest(frames.scenario, made, missing)
     run = _whole_run(blocks, frames, requests, parts, missing)
-    loaded = _union(frames, parts)
+    loaded = union(frames, parts)
     return Goodput(
         sentence=told(run, found, missing, frames.scenario.checks.confidence),
         rule=_rule(frames),
@@ -72,61 +56,11 @@ def goodput(frames: Frames) -> Goodput | None:
     )
 
 
-# -- the stretches ---------------------------------------------------------------------------
-
-
-def _parts(frames: Frames) -> list[_Part]:
-    phases = {phase.name: phase for phase in frames.scenario.phases}
-    due = frames.numbers("due_s")
-    cut_s = np.inf if frames.cut_from_s is None else frames.cut_from_s
-    found = []
-    for rows in stretches(frames.rows):
-        if rows.role != "traffic" or rows.start_s >= cut_s:
-            continue
-        phase = phases.get(rows.phase)
-        nominal_s = _nominal_s(phase, rows, due)
-        mask = np.zeros(len(frames), dtype=bool)
-        mask[rows.rows] = True
-        whole = rows.start_s + nominal_s <= cut_s
-        offered_s = nominal_s if whole else cut_s - rows.start_s
-        if offered_s > 0:
-            found.append(_Part(rows, phase, mask & (due < cut_s), offered_s, whole))
-    return found
-
-
-def _nominal_s(phase: Phase | None, rows: Rows, due: Floats) -> float:
-    """For how long the scenario has requests due; from the rows where it does not say."""
-    if phase is not None and phase.duration_s is not None:
-        steps = phase.steps
-        if steps is None:
-            return phase.duration_s
-        return steps.step_s(phase.duration_s) - steps.rest_s
-    times = due[rows.rows]
-    span_s = float(times.max() - times.min())
-    return span_s * len(times) / max(len(times) - 1, 1)
-
-
-def _blocks(frames: Frames, parts: Sequence[_Part]) -> Codes:
-    """Codes of the parts of stretches, in place of load windows."""
-    due, codes = frames.numbers("due_s"), np.zeros(len(frames), dtype=np.int64)
-    for index, part in enumerate(parts):
-        into = (due[part.mask] - part.rows.start_s) / (part.offered_s / BLOCKS)
-        codes[part.mask] = BLOCKS * index + np.clip(into.astype(np.int64), 0, BLOCKS - 1)
-    return codes
-
-
-def _union(frames: Frames, parts: Sequence[_Part]) -> Mask:
-    mask = np.zeros(len(frames), dtype=bool)
-    for part in parts:
-        mask |= part.mask
-    return mask
-
-
 # -- one stretch -----------------------------------------------------------------------------
 
 
 def _stretch(
-    blocks: Frames, requests: Good, part: _Part, count: int, missing: Sequence[str]
+    blocks: Frames, requests: Good, part: Part, count: int, missing: Sequence[str]
 ) -> Stretch:
     phase, step = part.phase, part.rows.step
     steps = None if phase is None else phase.steps
@@ -137,7 +71,8 @@ def _stretch(
     elif not missing:
         kept = _kept(blocks, part, count)
         status, why = _holds(kept)
-        if status == "holds" and (growth := _grown(blocks, part)) is not None:
+        in_time = all(k.missed is not None and k.missed <= k.allowed for k in kept)
+        if in_time and (growth := _grown(blocks, part)) is not None:
             status, why = "undecided", _growing(*growth)
         judged = {"status": status, "why": why, "kept": kept}
     return rated.model_copy(
@@ -186,7 +121,7 @@ def _rated(
     )
 
 
-def _kept(blocks: Frames, part: _Part, count: int) -> list[Kept]:
+def _kept(blocks: Frames, part: Part, count: int) -> list[Kept]:
     """Every promise of every tenant in one stretch.
 
     That it holds needs each of them at the one-sided error of the interval: an intersection-union
@@ -209,12 +144,12 @@ def _kept(blocks: Frames, part: _Part, count: int) -> list[Kept]:
     return [kept for tenant in tenants for kept in good.kept(blocks, tenant, part.mask, tails)]
 
 
-def _grown(frames: Frames, part: _Part) -> tuple[float, float] | None:
+def _grown(frames: Frames, part: Part) -> tuple[float, float] | None:
     """Requests in flight at first and at last, where they kept growing through a step."""
     if part.rows.step is None:  # whose rate may change as it likes
         return None
     inside = InFlight(frames.numbers("sent_s"), frames.numbers("end_s"))
-    return grown(inside, part.rows.start_s, part.rows.start_s + part.offered_s)
+    return grown(inside, part.start_s, part.start_s + part.offered_s)
 
 
 def _growing(first: float, last: float) -> str:
@@ -262,13 +197,13 @@ def _percent(value: float) -> str:
 
 
 def _whole_run(
-    blocks: Frames, frames: Frames, requests: Good, parts: Sequence[_Part], missing: Sequence[str]
+    blocks: Frames, frames: Frames, requests: Good, parts: Sequence[Part], missing: Sequence[str]
 ) -> Stretch | None:
     """All loaded traffic but stepped phases, which are of the scenario's making, not the load's."""
     plain = [part for part in parts if part.rows.step is None]
     if not plain:
         return None
-    mask = _union(frames, plain) & requests.promised
+    mask = union(frames, plain) & requests.promised
     windows = len(np.unique(frames.window[mask]))
     clustered = frames if windows >= MIN_WINDOWS else blocks
     offered_s = sum(part.offered_s for part in plain)
@@ -280,8 +215,8 @@ def _whole_run(
     )
 
 
-def _missing(frames: Frames, parts: Sequence[_Part]) -> list[str]:
-    loaded, missing = _union(frames, parts), []
+def _missing(frames: Frames, parts: Sequence[Part]) -> list[str]:
+    loaded, missing = union(frames, parts), []
     names = [tenant.name for tenant in good.promised_tenants(frames.scenario)]
     if not (loaded & frames.where(tenant=names)).any():
         missing.append("no tenant was promised a time: give one `slo: {ttft_s: …, e2e_s: …}`")

@@ -73,6 +73,11 @@ class Steps(Strict):
     spacing: Literal["poisson", "constant"] = Field(
         "poisson", description="`poisson`: independent arrivals; `constant`: evenly spaced ones"
     )
+    lead_s: NonNegative = Field(
+        0.0,
+        description="at the start of each step requests are sent that its goodput leaves out: "
+        "while the autoscaler catches up with the new rate",
+    )
     rest_s: NonNegative = Field(
         0.0,
         description="at the end of each step nothing is sent for so long, so that what it left "
@@ -102,6 +107,10 @@ class Steps(Strict):
     def step_s(self, duration_s: float) -> float:
         """How long one step lasts, its rest included, in a phase so long."""
         return duration_s / len(self.each)
+
+    def judged_s(self, duration_s: float) -> float:
+        """For how long of a step requests are sent and judged."""
+        return self.step_s(duration_s) - self.lead_s - self.rest_s
 
 
 Arrivals = Annotated[

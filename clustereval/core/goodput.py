@@ -35,7 +35,7 @@ class Stretch(_Part):
     phase: str
     step: int | None = Field(None, description="from 1; null: the phase has no steps")
     declared_per_s: float | None = Field(None, description="the step's rate in the scenario")
-    offered_s: float = Field(description="for how long requests were due, rests left out")
+    offered_s: float = Field(description="for how long requests were due, lead and rest left out")
     n: int = Field(description="requests due")
     offered_per_s: float
     answered_per_s: float = Field(description="ended with a whole answer")

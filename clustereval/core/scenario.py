@@ -48,9 +48,9 @@ class Phase(Strict):
                 raise ValueError("a sweep sets its own length: drop duration_s and arrivals")
         elif self.arrivals is None or self.duration_s is None:
             raise ValueError("give duration_s and arrivals, or sweep")
-        elif (steps := self.steps) is not None and steps.rest_s >= steps.step_s(self.duration_s):
+        elif (steps := self.steps) is not None and steps.judged_s(self.duration_s) <= 0:
             raise ValueError(
-                f"rest_s of {steps.rest_s:g} s leaves nothing of steps of "
+                f"lead_s and rest_s, {steps.lead_s + steps.rest_s:g} s, leave nothing of steps of "
                 f"{steps.step_s(self.duration_s):g} s (duration_s / steps)"
             )
         return self

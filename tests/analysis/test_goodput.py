@@ -189,6 +189,35 @@ def test_a_step_that_was_cut_short_is_not_judged() -> None:
     assert not result.highest[0].at_least
 
 
+def test_the_lead_of_a_step_is_sent_but_not_judged() -> None:
+    """What was late while the autoscaler caught up is left out where the scenario says so."""
+    ladder = Ladder([Step(20), Step(30)])
+    requests, scores = ladder.tables(0)
+    catching_up = (requests.due_s % 20) < 5
+    requests.loc[catching_up, ["ttft_due_s", "e2e_due_s"]] = 9.0
+    steps = {"process": "steps", "rates": [20, 30], "lead_s": 5.2}
+    phases = [{"name": "climb", "duration_s": 40, "arrivals": steps}]
+    whole = found(build_frames(requests, scores, None, ladder.scenario()))
+    assert whole.highest[0].step is None
+    result = found(build_frames(requests, scores, None, ladder.scenario(phases=phases)))
+    assert [s.status for s in result.stretches] == ["holds", "holds"]
+    assert result.stretches[0].offered_s == pytest.approx(14.8)
+    assert result.stretches[0].offered_per_s == pytest.approx(20, rel=0.2)
+
+
+def test_a_queue_that_keeps_growing_does_not_hold() -> None:
+    """A step may end before its queue has made anybody late: that is undecided."""
+    ladder = Ladder([Step(20)])
+    requests, scores = ladder.tables(0)
+    waited = 0.1 + requests.due_s / 20 * 0.85  # the limit is 1 s
+    requests["ttft_due_s"], requests["e2e_due_s"] = waited, waited + 0.2
+    requests["end_s"] = requests.due_s + waited + 0.2
+    (step,) = found(build_frames(requests, scores, None, ladder.scenario())).stretches
+    assert step.in_time == 1.0
+    assert step.status == "undecided"
+    assert "kept growing" in step.why
+
+
 # -- how sure it is --------------------------------------------------------------------------
 
 

@@ -66,9 +66,9 @@ def test_half_a_declaration_is_refused(form: dict[str, Any]) -> None:
 
 
 def test_a_rest_that_leaves_nothing_is_refused() -> None:
-    """A rest as long as the step says what it found."""
-    with pytest.raises(ValidationError, match="rest_s of 10 s leaves nothing of steps of 10 s"):
-        Phase.model_validate(stepped(rest_s=10))
+    """A lead and a rest as long as the step say what was found."""
+    with pytest.raises(ValidationError, match="10 s, leave nothing of steps of 10 s"):
+        Phase.model_validate(stepped(rest_s=6, lead_s=4))
 
 
 @settings(deadline=None)
