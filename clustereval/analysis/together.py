@@ -25,6 +25,7 @@ FEWEST: Final = 8
 PARTS: Final = 10
 GROWS_P: Final = 0.01
 GROWS_RATIO: Final = 1.5
+GROWS_STILL: Final = 1.2
 
 
 def design_effect(at_s: Floats, slow: Floats) -> float:
@@ -59,17 +60,19 @@ def design_effect(at_s: Floats, slow: Floats) -> float:
 def grown(inside: InFlight, start_s: float, end_s: float) -> tuple[float, float] | None:
     """Requests in flight at first and at last, where their number kept growing; else None.
 
-    By Kendall's test of the means of ten parts against time (Mann 1945), one-sided at 1%, and a
-    last third half as large again as the first. A step that offers more than can be carried may
-    end before its queue has made anybody late.
+    By Kendall's test of the means of ten parts against time (Mann 1945), one-sided at 1%, with a
+    last third half as large again as the first, and a fifth larger than the middle: a queue that
+    has levelled off grows no more. A step that offers more than can be carried may end before its
+    queue has made anybody late.
     """
     edges = np.linspace(start_s, end_s, PARTS + 1)
     means = inside.mean(edges[:-1], edges[1:])
     if np.ptp(means) == 0:
         return None
     p_value = float(stats.kendalltau(np.arange(PARTS), means, alternative="greater").pvalue)
-    first, last = float(means[:3].mean()), float(means[-3:].mean())
+    first, middle, last = (float(part.mean()) for part in (means[:3], means[3:-3], means[-3:]))
     # Below one request more in flight there is no queue.
-    if p_value >= GROWS_P or last < GROWS_RATIO * first or last < first + 1:
+    rises = last >= max(GROWS_RATIO * first, GROWS_STILL * middle, first + 1)
+    if p_value >= GROWS_P or not rises:
         return None
     return first, last

@@ -65,6 +65,13 @@ def test_a_steady_queue_hardly_ever_grows() -> None:
     assert sum(grown(requests(20, 0.0, seed), 0, 20) is not None for seed in range(300)) <= 6
 
 
+def test_a_queue_that_levelled_off_does_not_grow() -> None:
+    """Requests in flight that rose at first, and then no more, are those of the new rate."""
+    at = np.arange(0, 20, 0.05)
+    assert grown(InFlight(at, at + np.minimum(0.1 + 0.1 * at, 0.6)), 0, 20) is None
+    assert grown(InFlight(at, at + 0.1 + 0.1 * at), 0, 20) is not None
+
+
 def test_an_idle_stretch_does_not_grow() -> None:
     """Without a request in flight there is nothing to grow."""
     assert grown(InFlight([], []), 0, 20) is None
