@@ -22,6 +22,8 @@ from clustereval.analysis.together import grown
 from clustereval.core.concurrency import InFlight
 from clustereval.core.goodput import Goodput, Holds, Kept, Stretch
 
+FAR: Final = 0.25
+"""A wait below this share of the limit is far from it."""
 METHOD: Final = "Wilson interval of the share of good requests, times the rate offered"
 
 
@@ -145,11 +147,22 @@ def _kept(blocks: Frames, part: Part, count: int) -> list[Kept]:
 
 
 def _grown(frames: Frames, part: Part) -> tuple[float, float] | None:
-    """Requests in flight at first and at last, where they kept growing through a step."""
+    """Requests in flight at first and at last, where they kept growing towards a limit.
+
+    By Little's law they stand for a wait; one below a quarter of the limit is three more such steps
+    away from it.
+    """
     if part.rows.step is None:  # whose rate may change as it likes
         return None
     inside = InFlight(frames.numbers("sent_s"), frames.numbers("end_s"))
-    return grown(inside, part.start_s, part.start_s + part.offered_s)
+    found = grown(inside, part.start_s, part.start_s + part.offered_s)
+    limits = [
+        tenant.slo.ttft_s if tenant.slo.e2e_s is None else tenant.slo.e2e_s
+        for tenant in good.promised_tenants(frames.scenario)
+    ]
+    least_s = min((limit for limit in limits if limit is not None), default=0.0)
+    per_s = int(part.mask.sum()) / part.offered_s
+    return found if found is not None and found[1] >= FAR * least_s * per_s else None
 
 
 def _growing(first: float, last: float) -> str:

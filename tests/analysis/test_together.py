@@ -54,10 +54,10 @@ def requests(rate: float, growth: float, seed: int) -> InFlight:
 
 def test_a_queue_that_keeps_growing_is_seen() -> None:
     """Requests in flight that rise throughout are told, with how many there were."""
-    found = [grown(requests(20, 0.05, seed), 0, 20) for seed in range(50)]
+    found = [grown(requests(20, 0.1, seed), 0, 20) for seed in range(50)]
     assert sum(one is not None for one in found) >= 48
     first, last = found[0] or (0, 0)
-    assert first < 14 < 20 < last
+    assert first < 20 < 30 < last
 
 
 def test_a_steady_queue_hardly_ever_grows() -> None:
