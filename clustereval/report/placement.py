@@ -212,14 +212,23 @@ def tenant_rows(
     findings: Findings | None,
 ) -> list[TenantRow]:
     """Tenants of the loaded traffic, largest share first."""
-    traffic = requests[requests.role == "traffic"]
+    traffic = _judged(requests)
     if traffic.empty:
         return []
+    values = None if values is None else _judged(values)
     declared = {tenant.name: tenant for tenant in scenario.tenants}
     names = list(traffic.tenant.value_counts().index)
     return [
         _tenant_row(str(name), declared.get(str(name)), traffic, values, findings) for name in names
     ]
+
+
+def _judged(requests: pd.DataFrame) -> pd.DataFrame:
+    """Loaded rows without those of stepped phases, as the checks take them; with them where there
+    are no others."""
+    traffic = requests[requests.role == "traffic"]
+    plain = traffic[traffic.step.isna()] if "step" in traffic else traffic
+    return traffic if plain.empty else plain
 
 
 def _tenant_row(
@@ -232,7 +241,7 @@ def _tenant_row(
     mine = traffic[traffic.tenant == name]
     score = Estimate(None, None, None, 0)
     if values is not None:
-        part = values[(values.tenant == name) & (values.role == "traffic")]
+        part = values[values.tenant == name]
         score = mean_of_scores(part.value, part.prompt_id)
     own = [f for f in (findings.of("tenant_fairness") if findings else []) if f.gate]
     states = [f.status.value for f in own if f.slice.get("tenant") == name]
