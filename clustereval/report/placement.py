@@ -8,6 +8,7 @@ import pandas as pd
 
 from clustereval.core.findings import Finding, Findings
 from clustereval.core.scenario import Scenario, Slo, Tenant
+from clustereval.report.aggregates import judged
 from clustereval.report.estimates import Estimate, mean_of_scores, paired_mean, quantile
 from clustereval.report.numbers import Scale, count, number_or_none, percent, seconds
 
@@ -212,23 +213,15 @@ def tenant_rows(
     findings: Findings | None,
 ) -> list[TenantRow]:
     """Tenants of the loaded traffic, largest share first."""
-    traffic = _judged(requests)
+    traffic = judged(requests)
     if traffic.empty:
         return []
-    values = None if values is None else _judged(values)
+    values = None if values is None else judged(values)
     declared = {tenant.name: tenant for tenant in scenario.tenants}
     names = list(traffic.tenant.value_counts().index)
     return [
         _tenant_row(str(name), declared.get(str(name)), traffic, values, findings) for name in names
     ]
-
-
-def _judged(requests: pd.DataFrame) -> pd.DataFrame:
-    """Loaded rows without those of stepped phases, as the checks take them; with them where there
-    are no others."""
-    traffic = requests[requests.role == "traffic"]
-    plain = traffic[traffic.step.isna()] if "step" in traffic else traffic
-    return traffic if plain.empty else plain
 
 
 def _tenant_row(
