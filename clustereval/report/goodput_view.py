@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from clustereval.core.goodput import Goodput, Highest, Stretch
+from clustereval.core.goodput import Goodput, Highest, Kept, Stretch
 from clustereval.report.captions import Grid
 from clustereval.report.drawing import C, Figure, as_json, axis, colored, layout
 from clustereval.report.numbers import count, percent
@@ -131,7 +131,13 @@ def _decided(stretch: Stretch) -> str:
     known = [kept for kept in stretch.kept if kept.missed is not None]
     if not known:
         return "–"
-    worst = max(known, key=lambda kept: (1.0 if kept.high is None else kept.high) / kept.allowed)
+    broken = stretch.status == "broken"
+
+    def near(kept: Kept) -> float:
+        bound = kept.missed if broken else kept.high
+        return (1.0 if bound is None else bound) / kept.allowed
+
+    worst = max(known, key=near)
     name = f"{one_line(worst.tenant, 24)} {worst.promise}"
     return f"{name}: {percent(worst.missed)} of {percent(worst.allowed)}"
 
