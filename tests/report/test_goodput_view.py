@@ -111,7 +111,8 @@ def test_a_warm_service_says_that_nothing_was_found() -> None:
     view = warmup_view(Warmup(sentences=[], enough=True))
     assert view is not None
     assert view.sentences == [
-        "No request met a cold replica, and no phase met what an earlier one left over"
+        "No request met a cold replica, and no phase met what an earlier one left over",
+        "The baseline met a warm and idle service",
     ]
     unsure = warmup_view(Warmup(sentences=[], enough=None))
     assert unsure is not None
