@@ -222,6 +222,7 @@ def test_a_queue_that_keeps_growing_does_not_hold() -> None:
 # -- how sure it is --------------------------------------------------------------------------
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("icc", [0.0, 0.3])
 def test_the_interval_covers_the_true_goodput(icc: float) -> None:
     """A 95% interval holds the true share of good requests in at least 93 of 100 runs."""
