@@ -90,6 +90,7 @@ _PLAN = (
     Column("session_id", _STR, "plan", "the conversation that the prompt is a turn of, or null"),
     Column("turn", _I64, "plan", "which turn of its conversation, from 0, or null"),
     Column("pin", _STR, "plan", "replica asked for: `rank:<n>` or a replica id; null: any"),
+    Column("step", _I64, "plan", "which step of a stepped phase, from 1; null: of no step"),
     Column(
         "content_id",
         _STR,
@@ -172,6 +173,19 @@ _DERIVED = (
     Column("saturation_bucket", _STR, "derived", "`idle`, `warm`, `saturating`, `scaling`"),
     Column("cache_bucket", _STR, "derived", "`low`, `medium`, `high`"),
     Column("traffic_pattern", _STR, "derived", "`steady`, `burst`, `sustained`, by window"),
+    Column(
+        "leaked",
+        _BOOL,
+        "derived",
+        "due while what an earlier phase or step left over kept the cluster busier than this one",
+    ),
+    Column(
+        "cold",
+        _BOOL,
+        "derived",
+        "among the first requests that its replica answered, and slower than its later ones are "
+        "at the same load and prompt length",
+    ),
 )
 
 PLAN: Final = Table("plan.parquet", "one row per planned arrival", _PLAN)

@@ -24,7 +24,7 @@ from clustereval.core.prompts import PromptLibrary
 from clustereval.core.scenario import Phase, Tenant
 from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.seeds import substream
-from clustereval.load.processes import Offsets, arrival_offsets, expected_count
+from clustereval.load.processes import Offsets, arrival_offsets, expected_count, step_numbers
 from clustereval.load.traced import TracedPlanner
 
 MAX_ARRIVALS = 5_000_000
@@ -94,6 +94,7 @@ def make_plan(
     for phase in loaded.scenario.phases:
         length_s = planner.length_s(phase)
         rows = pd.concat(planner.phase(phase, length_s), ignore_index=True)
+        rows = _with_steps(rows, phase, length_s)
         rows["due_s"] += start_s
         frames.append(rows.assign(phase=phase.name, role=phase.role))
         start_s += length_s + phase.settle_s
@@ -263,6 +264,14 @@ def in_turn_order(ids: list[str], prompts: PromptLibrary) -> list[str]:
     return ordered
 
 
+def _with_steps(rows: pd.DataFrame, phase: Phase, length_s: float) -> pd.DataFrame:
+    """``rows`` with the step that each lies in; a rest is silent for tenants of own rates too."""
+    if phase.steps is None:
+        return rows.assign(step=None)
+    number = step_numbers(phase.steps, length_s, rows["due_s"].to_numpy(dtype=float))
+    return rows.assign(step=number)[number > 0].reset_index(drop=True)
+
+
 def sweep_length_s(loaded: LoadedScenario, phase: Phase) -> float:
     """How long a sweep lasts: its rate is per replica where pinned, so ranks do not matter."""
     assert phase.sweep is not None
@@ -281,6 +290,7 @@ def _with_identity(plan: pd.DataFrame, prompts: PromptLibrary, salt: str) -> pd.
         prefix_group=pd.array([prompt.prefix_group for prompt in of], dtype="string"),
         session_id=[prompt.session_id for prompt in of],
         turn=pd.array([prompt.turn for prompt in of], dtype="Int64"),
+        step=plan["step"].astype("Int64"),
     )
     # Behind filler, prompts of a group share no prefix any more.
     plan["prefix_group"] = plan["prefix_group"].where(plan["input_tokens"].isna())
