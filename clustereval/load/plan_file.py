@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clustereval.core.errors import RunFolderError
-from clustereval.load.rows import ARRIVAL_COLUMNS, Arrival
+from clustereval.load.rows import ARRIVAL_COLUMNS, Arrival, arrivals_in
 
 _BATCH: Final = 256
 """Rows read at once: about 0.1 ms of the event loop's time."""
@@ -28,7 +28,8 @@ class PlanFile:
         self._path = path
         try:
             with pq.ParquetFile(path) as file:
-                due = file.read(columns=["due_s"]).column("due_s").to_numpy()
+                read = file.read(columns=["due_s", "input_tokens"])
+                due, wished = read.column("due_s").to_numpy(), read.column("input_tokens")
         except (OSError, pa.ArrowException) as error:
             raise RunFolderError(f"{path}: cannot be read: {error}") from None
         if len(due) > 1 and bool(np.any(np.diff(due) < 0)):
@@ -38,6 +39,8 @@ class PlanFile:
         self.count = len(due)
         self.end_due_s = float(due[-1]) if len(due) else 0.0
         """When the last arrival is due."""
+        self.has_wishes = wished.null_count < len(due)
+        """Whether some prompt is to be padded."""
 
     def __len__(self) -> int:
         return self.count
@@ -47,5 +50,4 @@ class PlanFile:
             batches = file.iter_batches(_BATCH, columns=list(ARRIVAL_COLUMNS), use_threads=False)
             for batch in batches:
                 columns = [batch.column(name).to_pylist() for name in ARRIVAL_COLUMNS]
-                for values in zip(*columns, strict=True):
-                    yield Arrival(*values)
+                yield from arrivals_in(columns)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
 from clustereval.core.columns import RESPONSE_FIELDS
 from clustereval.core.looks import STOPPED_EARLY
+from clustereval.core.padding import Wish, wish_of
 
 INTERRUPTED: Final = "interrupted"
 """``error_type`` of an arrival that the client gave up because the run was stopped."""
@@ -55,9 +56,21 @@ class Arrival:
     tenant: str
     prompt_id: str
     pin: str | None
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    wish: Wish | None = None
+    """What the prompt is padded to; null: sent as it stands."""
 
 
-ARRIVAL_COLUMNS: Final = tuple(field.name for field in fields(Arrival))
+class _Wished(NamedTuple):
+    input_tokens: int | None
+    prefix_blocks: Sequence[int] | None
+    block_tokens: int | None
+    content_id: str | None
+
+
+_SENT: Final = tuple(field.name for field in fields(Arrival) if field.name != "wish")
+ARRIVAL_COLUMNS: Final = (*_SENT, *_Wished._fields)
 """Columns of the plan that sending needs."""
 
 
@@ -69,7 +82,16 @@ def arrivals_of(plan: pd.DataFrame) -> list[Arrival]:
     """The plan's rows in order of their due time."""
     ordered = plan.sort_values("due_s", kind="stable").astype(object)
     columns = [ordered[name].where(ordered[name].notna(), None) for name in ARRIVAL_COLUMNS]
-    return [Arrival(*values) for values in zip(*columns, strict=True)]
+    return list(arrivals_in([column.tolist() for column in columns]))
+
+
+def arrivals_in(columns: Sequence[Sequence[Any]]) -> Iterator[Arrival]:
+    """Arrivals from the values of ``ARRIVAL_COLUMNS``, null as None."""
+    count = len(_SENT)
+    for values in zip(*columns, strict=True):
+        wished = _Wished(*values[count:])
+        arrival = Arrival(*values[:count])
+        yield arrival if wished.input_tokens is None else replace(arrival, wish=wish_of(wished))
 
 
 _EMPTY: Final[Row] = dict.fromkeys(RESPONSE_FIELDS)
