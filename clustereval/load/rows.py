@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 
-from clustereval.core.columns import RESPONSE_FIELDS
+from clustereval.core.columns import PLAN, RESPONSE_FIELDS
 from clustereval.core.looks import STOPPED_EARLY
 from clustereval.core.padding import Wish, wish_of
 
@@ -62,15 +63,9 @@ class Arrival:
     """What the prompt is padded to; null: sent as it stands."""
 
 
-class _Wished(NamedTuple):
-    input_tokens: int | None
-    prefix_blocks: Sequence[int] | None
-    block_tokens: int | None
-    content_id: str | None
-
-
 _SENT: Final = tuple(field.name for field in fields(Arrival) if field.name != "wish")
-ARRIVAL_COLUMNS: Final = (*_SENT, *_Wished._fields)
+_WISHED: Final = ("input_tokens", "prefix_blocks", "block_tokens", "content_id")
+ARRIVAL_COLUMNS: Final = (*_SENT, *_WISHED)
 """Columns of the plan that sending needs."""
 
 
@@ -80,18 +75,36 @@ class Cancelled(BaseException):
 
 def arrivals_of(plan: pd.DataFrame) -> list[Arrival]:
     """The plan's rows in order of their due time."""
-    ordered = plan.sort_values("due_s", kind="stable").astype(object)
-    columns = [ordered[name].where(ordered[name].notna(), None) for name in ARRIVAL_COLUMNS]
-    return list(arrivals_in([column.tolist() for column in columns]))
+    ordered = plan.sort_values("due_s", kind="stable")
+    return list(arrivals_from(PLAN.conform(ordered).select(ARRIVAL_COLUMNS)))
 
 
-def arrivals_in(columns: Sequence[Sequence[Any]]) -> Iterator[Arrival]:
-    """Arrivals from the values of ``ARRIVAL_COLUMNS``, null as None."""
-    count = len(_SENT)
-    for values in zip(*columns, strict=True):
-        wished = _Wished(*values[count:])
-        arrival = Arrival(*values[:count])
-        yield arrival if wished.input_tokens is None else replace(arrival, wish=wish_of(wished))
+def arrivals_from(rows: pa.Table | pa.RecordBatch) -> Iterator[Arrival]:
+    """Rows of the plan as arrivals, in their order.
+
+    Args:
+        rows: with columns of ``ARRIVAL_COLUMNS``; those that are absent count as null.
+    """
+    there = set(rows.schema.names)
+    columns = {
+        name: rows.column(name).to_pylist() if name in there else [None] * rows.num_rows
+        for name in ARRIVAL_COLUMNS
+    }
+    sent = zip(*(columns[name] for name in _SENT), strict=True)
+    if columns["input_tokens"].count(None) == rows.num_rows:
+        yield from (Arrival(*values) for values in sent)
+        return
+    wished = zip(*(columns[name] for name in _WISHED), strict=True)
+    for values, wish in zip(sent, wished, strict=True):
+        arrival = Arrival(*values)
+        yield arrival if wish[0] is None else replace(arrival, wish=wish_of(_Wished(*wish)))
+
+
+class _Wished(NamedTuple):
+    input_tokens: int
+    prefix_blocks: list[int] | None
+    block_tokens: int | None
+    content_id: str
 
 
 _EMPTY: Final[Row] = dict.fromkeys(RESPONSE_FIELDS)
