@@ -79,7 +79,7 @@ class ChatClient:
         Args:
             in_flight: this client's other requests at this moment.
         """
-        exchange = _Exchange(self._origin, self._request, self._now)
+        exchange = _Exchange(self._origin, self._request, self._now, arrival.cancel_after_s)
         failure: _Failure | None = None
         try:
             exchange.run(*self._write(arrival))
@@ -115,6 +115,7 @@ class ChatClient:
             "first_token_s": stamps[0] if stamps else None,
             "end_s": exchange.end_s,
             "itl_s": [round(b - a, 6) for a, b in itertools.pairwise(stamps)],
+            "cancelled": exchange.cancelled,
             "headers": {
                 name: redact(value)[:_DETAIL_CHARS]
                 for name, value in headers.items()
@@ -126,8 +127,17 @@ class ChatClient:
 class _Exchange:
     """One request on its way: what has been seen of it so far."""
 
-    def __init__(self, origin: Origin, request: Request, now: Callable[[], float]):
+    def __init__(
+        self,
+        origin: Origin,
+        request: Request,
+        now: Callable[[], float],
+        cancel_after_s: float | None,
+    ):
         self._origin, self._request, self._now = origin, request, now
+        self._cancel_after_s = cancel_after_s
+        self.cancelled = False
+        """The client has hung up, as planned: what had arrived until then is the answer."""
         self.completion = Completion()
         self.reply: Reply | None = None
         self.sent_s: float | None = None
@@ -154,8 +164,16 @@ class _Exchange:
         last_chunk_s: float | None = None
         size = 0
         while True:
-            data, cut = self._next(reply, last_chunk_s)
+            try:
+                data, cut = self._next(reply, last_chunk_s)
+            except TimeoutError:
+                # Timers may fire a little early.
+                if self._now() < self._hang_up_s - 0.01:
+                    raise
+                return self._hang_up()
             arrived_s = self._now()
+            if arrived_s >= self._hang_up_s:
+                return self._hang_up()
             size += len(data)
             try:
                 events = decoder.feed(data) if data else decoder.close()
@@ -171,9 +189,19 @@ class _Exchange:
                 self.end_s = arrived_s
                 return self._check_ended(cut, size)
 
+    def _hang_up(self) -> None:
+        self.cancelled, self.end_s = True, self._now()
+
+    @property
+    def _hang_up_s(self) -> float:
+        """When the client hangs up; never before the first token, so that TTFT is whole."""
+        if self._cancel_after_s is None or not self.stamps:
+            return math.inf
+        return self.stamps[0] + self._cancel_after_s
+
     def _next(self, reply: Reply, last_chunk_s: float | None) -> tuple[bytes, str | None]:
         """The next piece; at the end an empty one, and how it was cut if it was."""
-        limit = self._deadline
+        limit = min(self._deadline, self._hang_up_s)
         if self._request.stall_s is not None and last_chunk_s is not None:
             limit = min(limit, last_chunk_s + self._request.stall_s)
         try:
@@ -266,7 +294,7 @@ class _Exchange:
         reply = self.reply
         if reply is None:
             return
-        limit = self._now() + _DRAIN_LIMIT_S
+        limit = self._now() + (0.0 if self.cancelled else _DRAIN_LIMIT_S)
         try:
             while self.completion.finish_reason is not None and reply.read(limit):
                 pass

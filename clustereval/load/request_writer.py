@@ -8,13 +8,13 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from clustereval.core import wire
 from clustereval.core.api_keys import api_key
 from clustereval.core.errors import ScenarioError
-from clustereval.core.prompts import PromptLibrary
+from clustereval.core.prompts import Message, PromptLibrary
 from clustereval.core.scenario import Request, Tenant
 from clustereval.load.rows import Arrival
 
@@ -90,7 +90,9 @@ class RequestWriter:
 
     def __call__(self, arrival: Arrival) -> tuple[bytes, bytes]:
         """Head (with the blank line) and body."""
-        body = self._body(arrival.prompt_id)
+        # What a model has said in a conversation is said once: no other request has that body.
+        make = self._make_body if arrival.said else self._body
+        body = make(arrival.prompt_id, arrival.model or self._model, arrival.said)
         trace = wire.traceparent(arrival.trace_id, arrival.span_id)
         lines = [
             self._heads[arrival.tenant],
@@ -102,24 +104,38 @@ class RequestWriter:
             lines.append(f"{wire.PIN}: {arrival.pin}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), body
 
-    def _make_body(self, prompt_id: str) -> bytes:
+    def _make_body(self, prompt_id: str, model: str, said: tuple[str, ...]) -> bytes:
         prompt, request = self._prompts[prompt_id], self._request
         body: dict[str, Any] = {
-            "model": self._model,
-            "messages": [message.model_dump() for message in prompt.messages],
+            "model": model,
+            "messages": with_answers(prompt.messages, said),
             "max_tokens": prompt.max_tokens or request.max_tokens,
             "temperature": request.temperature,
             "stream": request.stream,
         }
         if request.stream:
             body["stream_options"] = {"include_usage": True}
-        optional = {
+        optional: dict[str, Any] = {
             "seed": request.seed,
             "tools": prompt.tools,
             "response_format": prompt.response_format,
         }
+        logprobs = request.logprobs if prompt.logprobs is None else prompt.logprobs
+        if logprobs is not None:
+            optional |= {"logprobs": True, "top_logprobs": logprobs or None}
         body.update({name: value for name, value in optional.items() if value is not None})
         return json.dumps(body).encode("ascii")
+
+
+def with_answers(messages: Sequence[Message], said: Sequence[str]) -> list[dict[str, Any]]:
+    """The messages with ``said`` in place of the first assistant messages, one for one."""
+    answers = iter(said)
+    return [
+        {"role": m.role, "content": next(answers, m.content)}
+        if m.role == "assistant"
+        else m.model_dump()
+        for m in messages
+    ]
 
 
 def _static_head(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import pandas as pd
 
 from clustereval.core.columns import RESPONSE_FIELDS
 from clustereval.core.looks import STOPPED_EARLY
+from clustereval.core.sessions import TURN_FAILED
 
 INTERRUPTED: Final = "interrupted"
 """``error_type`` of an arrival that the client gave up because the run was stopped."""
@@ -31,6 +32,7 @@ ERROR_TYPES: Final[dict[str, str]] = {
     "connect_timeout": "timeout: no connection",
     "deadline": "dropped: more than `deadline_s` late, so not sent",
     "max_in_flight": "dropped: `max_in_flight` were in flight, so not sent",
+    TURN_FAILED: "dropped: the conversation's turn before it got no answer, so not sent",
     INTERRUPTED: "dropped: the run was stopped before, or while, it was sent",
     STOPPED_EARLY: "dropped: a look decided, so the run was stopped before, or while, it was sent",
     "client_resources": "dropped: this machine is out of files, ports or memory",
@@ -39,7 +41,8 @@ ERROR_TYPES: Final[dict[str, str]] = {
 """Every ``error_type``: the outcome that goes with it, and its meaning."""
 
 Row = dict[str, Any]
-"""``request_id``, every one of ``RESPONSE_FIELDS``, and ``headers``."""
+"""``request_id``, ``due_s`` (of a later turn: when it became due), every one of
+``RESPONSE_FIELDS``, and ``headers``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +57,41 @@ class Arrival:
     tenant: str
     prompt_id: str
     pin: str | None
+    model: str | None = None
+    next_id: str | None = None
+    """Its answer is waited for by this turn: both have to be known as soon as it has ended."""
+    think_s: float | None = None
+    """A later turn: ``due_s`` is its earliest moment, until the answer before it has ended."""
+    history: str | None = None
+    cancel_after_s: float | None = None
+    said: tuple[str, ...] = ()
+    """The model's answers to the conversation's earlier turns; for ``history`` ``answers``."""
 
 
 class Cancelled(BaseException):
     """Raised inside a request that is given up. Not an ``Exception``, so that nothing eats it."""
 
 
+_PLANNED: Final = [field.name for field in fields(Arrival) if field.name != "said"]
+
+
 def arrivals_of(plan: pd.DataFrame) -> list[Arrival]:
     """The plan's rows in order of their due time."""
-    ordered = plan.sort_values("due_s", kind="stable")
-    names = ["request_id", "trace_id", "span_id", "due_s", "phase", "tenant", "prompt_id"]
-    pins = [None if pin is None or pd.isna(pin) else str(pin) for pin in ordered.pin]
-    columns = [*(ordered[name].tolist() for name in names), pins]
-    return [Arrival(*values) for values in zip(*columns, strict=True)]
+    # Columns that an older plan lacks are null.
+    ordered = plan.sort_values("due_s", kind="stable").reindex(columns=_PLANNED)
+    columns = [ordered[name].astype(object) for name in _PLANNED]
+    values = [column.where(column.notna(), None).tolist() for column in columns]
+    return [Arrival(*row) for row in zip(*values, strict=True)]
 
 
 def make_row(arrival: Arrival, fields: Mapping[str, Any]) -> Row:
     """A whole row: what ``fields`` does not give is null; ``headers`` is empty."""
-    row: Row = {"request_id": arrival.request_id, **dict.fromkeys(RESPONSE_FIELDS), "headers": {}}
+    row: Row = {
+        "request_id": arrival.request_id,
+        "due_s": arrival.due_s,
+        **dict.fromkeys(RESPONSE_FIELDS),
+        "headers": {},
+    }
     unknown = set(fields) - set(row)
     if unknown:
         raise ValueError(f"no such response fields: {sorted(unknown)}")
