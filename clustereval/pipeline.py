@@ -30,6 +30,7 @@ from clustereval.core.findings import Findings
 from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.urls import BASE_URL, split_url
 from clustereval.load.arrivals import describe_plan, make_plan
+from clustereval.load.users import all_models
 from clustereval.localapp import LocalApp
 from clustereval.observe.dashboard import dashboard_url
 from clustereval.observe.join import join
@@ -255,6 +256,7 @@ def _find_target(run: Run, request: Request, stack: ExitStack, progress: Progres
                 otlp=request.otlp,
                 log=run.path(RAW_APP_LOG),
                 prompt_files=[run.path(PROMPTS)],
+                settings=find_app(request.app).serving(all_models(run.manifest.scenario.tenants)),
             )
         )
         changes = {

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES
+from clustereval.core.inputs import input_key, to_be_cancelled
 from clustereval.core.looks import STOPPED_EARLY, Looks
 from clustereval.core.scenario import Scenario
 from clustereval.rundir import Run
@@ -84,7 +85,7 @@ class Frames:
     Attributes:
         rows: the requests table without warm-up, index 0..rows-1.
         factors: the columns that slices are made of, as codes.
-        prompt: codes of the prompts.
+        prompt: codes of what was asked: the prompt, and whatever else tells inputs apart.
         window: codes of the load windows (``buckets.traffic.window_s`` of due time).
         rubrics: scorer → its values.
         cluster: cluster samples over time, possibly empty.
@@ -138,6 +139,13 @@ class Frames:
     @property
     def ok(self) -> Mask:
         return self.where(outcome="ok")
+
+    @property
+    def whole(self) -> Mask:
+        """Rows with a whole answer. Those whose client was to hang up are none of them, even where
+        the answer came first: the slow ones among them are cut."""
+        mask: Mask = self.ok & ~to_be_cancelled(self.rows).to_numpy(dtype=bool)
+        return mask
 
     def ids(self, order: Sequence[int] | Codes) -> list[str]:
         """Request ids of the rows at these positions."""
@@ -193,7 +201,7 @@ def build_frames(
     return Frames(
         rows=rows,
         factors={column: _factor(rows[column]) for column in (*SLICE_COLUMNS, *further)},
-        prompt=_factor(rows["prompt_id"]).codes,
+        prompt=_factor(input_key(rows)).codes,
         window=np.floor_divide(due, width).astype(np.int64).clip(0),
         rubrics=rubrics,
         cluster=before(cluster, "t_s", until_s)
@@ -246,9 +254,11 @@ def _rubrics(request_id: pd.Series, scores: pd.DataFrame | None) -> dict[str, Ru
 def _counts(requests: pd.DataFrame, warmup: int, rubrics: Mapping[str, Rubric]) -> dict[str, int]:
     outcome = requests["outcome"].value_counts()
     counts = {"planned": len(requests), **{name: int(outcome.get(name, 0)) for name in OUTCOMES}}
+    cancelled = requests["cancelled"].fillna(False) if "cancelled" in requests else pd.Series([])
     statuses = [rubric.status for rubric in rubrics.values()]
     return {
         **counts,
+        "cancelled": int(cancelled.sum()),
         "warmup": warmup,
         "scores_attempted": sum(int((s != NOT_APPLICABLE).sum()) for s in statuses),
         "scores_scored": sum(int((s == SCORED).sum()) for s in statuses),

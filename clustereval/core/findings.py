@@ -190,7 +190,9 @@ class Findings(BaseModel):
     verdict: Verdict
     checks: list[CheckResult]
     findings: list[Finding]
-    counts: dict[str, int] = Field(description="planned, ok, error, timeout, dropped, …")
+    counts: dict[str, int] = Field(
+        description="planned, ok (of which cancelled), error, timeout, dropped, …"
+    )
     context: dict[str, Any] = Field(
         default_factory=dict, description="level of observation, power, adjustments"
     )

@@ -158,10 +158,9 @@ class _Planner:
         ]
         asked = pd.concat(passes, ignore_index=True)
         rows = asked.loc[asked.index.repeat(ranks)].reset_index(drop=True)
-        return rows.assign(
-            due_s=np.arange(len(rows)) / (sweep.rate * ranks),
-            pin=[f"rank:{index % ranks}" if pinned else None for index in range(len(rows))],
-        )
+        pins = [f"rank:{index % ranks}" if pinned else None for index in range(len(rows))]
+        due_s = np.arange(len(rows)) / (sweep.rate * ranks)
+        return rows.assign(due_s=due_s, pin=pd.Series(pins, dtype=object))
 
     def _sweep_passes(self, phase: Phase, count: int) -> Iterator[tuple[str | None, np.ndarray]]:
         """Each pass over the set, once a repeat and model: the model, and who sends each prompt."""

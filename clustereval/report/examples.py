@@ -16,6 +16,7 @@ import pandas as pd
 from rapidfuzz.distance import Levenshtein
 
 from clustereval.core.findings import Findings, Status
+from clustereval.core.inputs import input_key
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.report.names import SEVERITY
 from clustereval.report.numbers import number_or_none
@@ -92,6 +93,7 @@ def build(
     """``{"items": [...], "prompts": {...}, "left_out": n}`` as the page embeds it."""
     wanted = [choice.request_id for choice in choices]
     found = requests[requests.request_id.isin(wanted)]
+    found = found.assign(input=input_key(found))
     rows = {str(row["request_id"]): row for _, row in found.iterrows()}
     idle = idle_answers(requests, set(found.prompt_id), scores)
     mine: dict[Hashable, pd.DataFrame] = {}
@@ -120,12 +122,13 @@ def build(
 def idle_answers(
     requests: pd.DataFrame, prompt_ids: set[str], scores: pd.DataFrame | None
 ) -> dict[str, list[dict[str, Any]]]:
-    """Idle answers by prompt, the best scored first."""
+    """Idle answers by what was asked (:func:`input_key`), the best scored first."""
     idle = requests[
         (requests.role == "baseline")
         & (requests.outcome == "ok")
         & requests.prompt_id.isin(prompt_ids)
     ].copy()
+    idle["input"] = input_key(idle)
     idle["mean"] = 0.0
     if scores is not None:
         done = scores[scores.status == "scored"]
@@ -133,8 +136,8 @@ def idle_answers(
         idle["mean"] = idle.request_id.map(done.groupby("request_id").value.mean())
     idle = idle.sort_values(["mean", "due_s"], ascending=[False, True], kind="stable")
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in idle.groupby("prompt_id").head(8).itertuples():
-        found.setdefault(str(row.prompt_id), []).append(
+    for row in idle.groupby("input").head(8).itertuples():
+        found.setdefault(str(row.input), []).append(
             {"id": row.request_id, "replica": _text(row.replica_id), "text": answer_text(row)}
         )
     return found
@@ -153,7 +156,7 @@ def _item(
     idle: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:  # fmt: skip
     answer = answer_text(row)
-    other = _counterpart(row, idle.get(str(row.prompt_id), []))
+    other = _counterpart(row, idle.get(str(row["input"]), []))
     left, right = marked(other["text"] if other else None, answer)
     return {
         "id": str(row.request_id),
@@ -166,6 +169,7 @@ def _item(
         "idleFrom": None if other is None else one_line(other["replica"] or ""),
         "answer": right,
         "outcome": str(row.outcome),
+        "cancelled": _hung_up(row),
         "error": " · ".join(_known(row, ("error_type", "error_detail"))),
         "scores": [] if scores is None else [
             [one_line(s.scorer), str(s.status), number_or_none(s.value), _shown(s.reason, 300)]
@@ -182,6 +186,11 @@ def _item(
             "engine_prefill_s",
         )},
     }  # fmt: skip
+
+
+def _hung_up(row: pd.Series) -> bool:
+    value = row.get("cancelled")
+    return not pd.isna(value) and bool(value)
 
 
 def _counterpart(row: pd.Series, idle: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -2,7 +2,8 @@
 
 States: ``scored`` with a value; ``unscored`` where no whole answer came (the reason says what
 became of the request) or it gives nothing to judge; ``failed`` where the scorer raised, or gave
-what is no score. A scorer that does not apply to a prompt gives no row.
+what is no score. A scorer that does not apply to a prompt gives no row, and none applies to an
+answer whose client was to hang up: it is no whole answer by nobody's fault.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pandas as pd
 
 from clustereval.core.columns import SCORES
 from clustereval.core.errors import RunFolderError
+from clustereval.core.inputs import input_key, to_be_cancelled
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.rundir import Run
 from clustereval.scoring.registry import load_scorers
@@ -26,7 +28,8 @@ from clustereval.scoring.text import shorten
 
 _REASON_CHARS = 200
 _KIND = (
-    "prompt_id", "baseline", "outcome", "error_type", "finish_reason", "output_text", "tool_calls",
+    "prompt_id", "input", "baseline", "outcome", "error_type", "finish_reason", "output_text",
+    "tool_calls",
 )  # fmt: skip
 
 Judgement = tuple[str, float | None, str | None]
@@ -60,8 +63,9 @@ def score_requests(
     Requests of equal prompt, answer and outcome get equal scores, so each such kind is judged
     once; at temperature 0 there are far fewer kinds than requests.
     """
-    rows = requests.reset_index(drop=True)
-    keys = rows.reindex(columns=list(_KIND)).assign(baseline=rows["role"] == "baseline")
+    rows = requests[~to_be_cancelled(requests)].reset_index(drop=True)
+    keys = rows.reindex(columns=list(_KIND))
+    keys = keys.assign(input=input_key(rows), baseline=rows["role"] == "baseline")
     kind_of_row = keys.groupby(list(_KIND), dropna=False, sort=False).ngroup().to_numpy()
     _, first_row = np.unique(kind_of_row, return_index=True)
     kinds = _kinds(keys.iloc[first_row], np.bincount(kind_of_row), prompts)
@@ -95,6 +99,8 @@ class _Kind:
     """Requests that are alike: one prompt, and one answer or one way of having none."""
 
     prompt: Prompt
+    input: str
+    """What it was sent: the prompt, and whatever else tells inputs apart."""
     baseline: bool
     outcome: str
     error_type: str | None
@@ -109,7 +115,7 @@ class _Kind:
 
 @dataclass(frozen=True)
 class _IdleAnswers:
-    """The baseline's whole answers by prompt, and how many rows it has of each prompt."""
+    """The baseline's whole answers by input, and how many rows it has of each input."""
 
     answers: dict[str, tuple[Answer, ...]]
     rows: Counter[str]
@@ -120,18 +126,18 @@ class _IdleAnswers:
         rows: Counter[str] = Counter()
         for kind in kinds:
             if kind.baseline:
-                rows[kind.prompt.id] += kind.rows
+                rows[kind.input] += kind.rows
                 if kind.whole:
-                    answers.setdefault(kind.prompt.id, []).extend([kind.answer] * kind.rows)
+                    answers.setdefault(kind.input, []).extend([kind.answer] * kind.rows)
         return cls({name: tuple(given) for name, given in answers.items()}, rows)
 
     def asked(self, kind: _Kind) -> bool:
-        """Whether the prompt was asked in the baseline, beside the row itself."""
-        return self.rows[kind.prompt.id] > int(kind.baseline)
+        """Whether the same was asked in the baseline, beside the row itself."""
+        return self.rows[kind.input] > int(kind.baseline)
 
     def beside(self, kind: _Kind) -> tuple[Answer, ...]:
         """The idle answers that a row of this kind is compared with: leave one out."""
-        answers = self.answers.get(kind.prompt.id, ())
+        answers = self.answers.get(kind.input, ())
         if not (kind.baseline and kind.whole):
             return answers
         own = answers.index(kind.answer)
@@ -141,7 +147,7 @@ class _IdleAnswers:
 def _kinds(first: pd.DataFrame, counts: np.ndarray, prompts: PromptLibrary) -> list[_Kind]:
     kinds = []
     columns = [first[name].astype("object").where(first[name].notna(), None) for name in _KIND]
-    for (prompt_id, baseline, outcome, error, finish, text, calls), rows in zip(
+    for (prompt_id, asked, baseline, outcome, error, finish, text, calls), rows in zip(
         zip(*columns, strict=True), counts, strict=True
     ):
         if prompt_id not in prompts:
@@ -151,7 +157,9 @@ def _kinds(first: pd.DataFrame, counts: np.ndarray, prompts: PromptLibrary) -> l
             )
         answer = Answer(text or "", _tool_calls(calls, prompt_id))
         kinds.append(
-            _Kind(prompts[prompt_id], bool(baseline), outcome, error, finish, answer, int(rows))
+            _Kind(
+                prompts[prompt_id], asked, bool(baseline), outcome, error, finish, answer, int(rows)
+            )
         )
     return kinds
 

@@ -14,6 +14,7 @@ from clustereval.analysis.intervals import point_quantile
 from clustereval.analysis.slices import Floats, Frames, Mask
 from clustereval.core.checks import RunHealth
 from clustereval.core.findings import Finding, Warning, WarningCode
+from clustereval.core.sessions import TURN_FAILED
 
 CENSUS = "census of the run's arrivals: no sampling error"
 
@@ -32,8 +33,9 @@ class RunHealthCheck:
         late = frames.numbers("late_s")
         sent = ~np.isnan(late)
         drafts = [self._late(frames, late, sent, settings.late_p99_s)]
-        # Beyond max_in_flight it is the target that does not answer: a failure of the target.
-        piled_up = (frames.rows["error_type"] == "max_in_flight").to_numpy(bool, na_value=False)
+        # Beyond max_in_flight it is the target that does not answer: a failure of the target. So is
+        # a turn that its user never sent because the one before got no answer.
+        piled_up = frames.rows["error_type"].isin(["max_in_flight", TURN_FAILED]).to_numpy(bool)
         drafts.append(
             self._share(
                 frames,
