@@ -85,7 +85,8 @@ def converse(users: pd.DataFrame, sessions: Sessions, rng: np.random.Generator) 
 
 def _think_s(sessions: Sessions, count: int, rng: np.random.Generator) -> np.ndarray:
     """Gamma-distributed: shape 1/cv², so that mean and coefficient of variation are as stated."""
-    if sessions.think_cv == 0 or sessions.think_s == 0:
+    # So small a spread cannot be told from none, but its shape could not be held by a float.
+    if sessions.think_cv < 1e-6 or sessions.think_s == 0:
         return np.full(count, sessions.think_s)
     shape = sessions.think_cv**-2
     return rng.gamma(shape, sessions.think_s / shape, count)

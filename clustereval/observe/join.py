@@ -149,7 +149,7 @@ def _date_turns(frame: pd.DataFrame, due_s: pd.Series) -> None:
     """
     turns = frame["think_s"].notna()
     became = due_s.reindex(frame.index).astype("Float64")
-    became = became.where(turns & (became >= frame["due_s"]))
+    became = became.where(turns & (became >= frame["due_s"] - 1e-6))  # sums are rounded
     frame["due_s"] = became.fillna(frame["due_s"]).astype(float)
 
 
