@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES
-from clustereval.core.inputs import input_key, to_be_cancelled
+from clustereval.core.inputs import same_input, to_be_cancelled
 from clustereval.core.looks import STOPPED_EARLY, Looks
 from clustereval.core.scenario import Scenario
 from clustereval.rundir import Run
@@ -201,7 +201,7 @@ def build_frames(
     return Frames(
         rows=rows,
         factors={column: _factor(rows[column]) for column in (*SLICE_COLUMNS, *further)},
-        prompt=_factor(input_key(rows)).codes,
+        prompt=_factor(same_input(rows)).codes,
         window=np.floor_divide(due, width).astype(np.int64).clip(0),
         rubrics=rubrics,
         cluster=before(cluster, "t_s", until_s)

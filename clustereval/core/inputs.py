@@ -12,7 +12,7 @@ model had answered before (``history``): no two of those need be equal, and none
 prompt as it stands in the file."""
 
 
-def input_key(rows: pd.DataFrame) -> pd.Series:
+def same_input(rows: pd.DataFrame) -> pd.Series:
     """One name per input: the prompt's own id wherever nothing else tells inputs apart.
 
     Args:

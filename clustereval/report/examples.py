@@ -16,7 +16,7 @@ import pandas as pd
 from rapidfuzz.distance import Levenshtein
 
 from clustereval.core.findings import Findings, Status
-from clustereval.core.inputs import input_key
+from clustereval.core.inputs import same_input
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.report.names import SEVERITY
 from clustereval.report.numbers import number_or_none
@@ -93,7 +93,7 @@ def build(
     """``{"items": [...], "prompts": {...}, "left_out": n}`` as the page embeds it."""
     wanted = [choice.request_id for choice in choices]
     found = requests[requests.request_id.isin(wanted)]
-    found = found.assign(input=input_key(found))
+    found = found.assign(input=same_input(found))
     rows = {str(row["request_id"]): row for _, row in found.iterrows()}
     idle = idle_answers(requests, set(found.prompt_id), scores)
     mine: dict[Hashable, pd.DataFrame] = {}
@@ -122,13 +122,13 @@ def build(
 def idle_answers(
     requests: pd.DataFrame, prompt_ids: set[str], scores: pd.DataFrame | None
 ) -> dict[str, list[dict[str, Any]]]:
-    """Idle answers by what was asked (:func:`input_key`), the best scored first."""
+    """Idle answers by what was asked (:func:`same_input`), the best scored first."""
     idle = requests[
         (requests.role == "baseline")
         & (requests.outcome == "ok")
         & requests.prompt_id.isin(prompt_ids)
     ].copy()
-    idle["input"] = input_key(idle)
+    idle["input"] = same_input(idle)
     idle["mean"] = 0.0
     if scores is not None:
         done = scores[scores.status == "scored"]

@@ -19,7 +19,7 @@ import pandas as pd
 
 from clustereval.core.columns import SCORES
 from clustereval.core.errors import RunFolderError
-from clustereval.core.inputs import input_key, to_be_cancelled
+from clustereval.core.inputs import same_input, to_be_cancelled
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.rundir import Run
 from clustereval.scoring.registry import load_scorers
@@ -28,7 +28,7 @@ from clustereval.scoring.text import shorten
 
 _REASON_CHARS = 200
 _KIND = (
-    "prompt_id", "input", "baseline", "outcome", "error_type", "finish_reason", "output_text",
+    "prompt_id", "content", "baseline", "outcome", "error_type", "finish_reason", "output_text",
     "tool_calls",
 )  # fmt: skip
 
@@ -65,7 +65,7 @@ def score_requests(
     """
     rows = requests[~to_be_cancelled(requests)].reset_index(drop=True)
     keys = rows.reindex(columns=list(_KIND))
-    keys = keys.assign(input=input_key(rows), baseline=rows["role"] == "baseline")
+    keys = keys.assign(content=same_input(rows), baseline=rows["role"] == "baseline")
     kind_of_row = keys.groupby(list(_KIND), dropna=False, sort=False).ngroup().to_numpy()
     _, first_row = np.unique(kind_of_row, return_index=True)
     kinds = _kinds(keys.iloc[first_row], np.bincount(kind_of_row), prompts)
@@ -99,7 +99,7 @@ class _Kind:
     """Requests that are alike: one prompt, and one answer or one way of having none."""
 
     prompt: Prompt
-    input: str
+    content: str
     """What it was sent: the prompt, and whatever else tells inputs apart."""
     baseline: bool
     outcome: str
@@ -126,18 +126,18 @@ class _IdleAnswers:
         rows: Counter[str] = Counter()
         for kind in kinds:
             if kind.baseline:
-                rows[kind.input] += kind.rows
+                rows[kind.content] += kind.rows
                 if kind.whole:
-                    answers.setdefault(kind.input, []).extend([kind.answer] * kind.rows)
+                    answers.setdefault(kind.content, []).extend([kind.answer] * kind.rows)
         return cls({name: tuple(given) for name, given in answers.items()}, rows)
 
     def asked(self, kind: _Kind) -> bool:
         """Whether the same was asked in the baseline, beside the row itself."""
-        return self.rows[kind.input] > int(kind.baseline)
+        return self.rows[kind.content] > int(kind.baseline)
 
     def beside(self, kind: _Kind) -> tuple[Answer, ...]:
         """The idle answers that a row of this kind is compared with: leave one out."""
-        answers = self.answers.get(kind.input, ())
+        answers = self.answers.get(kind.content, ())
         if not (kind.baseline and kind.whole):
             return answers
         own = answers.index(kind.answer)
@@ -147,7 +147,7 @@ class _IdleAnswers:
 def _kinds(first: pd.DataFrame, counts: np.ndarray, prompts: PromptLibrary) -> list[_Kind]:
     kinds = []
     columns = [first[name].astype("object").where(first[name].notna(), None) for name in _KIND]
-    for (prompt_id, asked, baseline, outcome, error, finish, text, calls), rows in zip(
+    for (prompt_id, content, baseline, outcome, error, finish, text, calls), rows in zip(
         zip(*columns, strict=True), counts, strict=True
     ):
         if prompt_id not in prompts:
@@ -158,7 +158,14 @@ def _kinds(first: pd.DataFrame, counts: np.ndarray, prompts: PromptLibrary) -> l
         answer = Answer(text or "", _tool_calls(calls, prompt_id))
         kinds.append(
             _Kind(
-                prompts[prompt_id], asked, bool(baseline), outcome, error, finish, answer, int(rows)
+                prompts[prompt_id],
+                content,
+                bool(baseline),
+                outcome,
+                error,
+                finish,
+                answer,
+                int(rows),
             )
         )
     return kinds

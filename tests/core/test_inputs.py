@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from clustereval.core.inputs import input_key, to_be_cancelled
+from clustereval.core.inputs import same_input, to_be_cancelled
 
 
 def test_a_prompt_is_its_own_name_where_nothing_else_differs() -> None:
-    """Without models and own answers, and in runs made before there were any, inputs are prompts."""
+    """Without models and own answers, and in runs made before these were, inputs are prompts."""
     old = pd.DataFrame({"prompt_id": ["a", "b", "a"]})
-    assert input_key(old).tolist() == ["a", "b", "a"]
-    assert input_key(old.assign(model=None, history=None)).tolist() == ["a", "b", "a"]
+    assert same_input(old).tolist() == ["a", "b", "a"]
+    assert same_input(old.assign(model=None, history=None)).tolist() == ["a", "b", "a"]
     assert to_be_cancelled(old).tolist() == [False, False, False]
 
 
@@ -24,6 +24,6 @@ def test_another_model_or_another_history_is_another_input() -> None:
             "history": [None, None, None, None, "answers"],
         }
     )
-    keys = input_key(rows).tolist()
+    keys = same_input(rows).tolist()
     assert keys[1] == keys[2]
     assert len(set(keys)) == 4
