@@ -53,8 +53,8 @@ class RunHealthCheck:
                 self._share(
                     frames,
                     "unobserved",
-                    unobserved & frames.ok,
-                    frames.ok,
+                    unobserved & frames.whole,
+                    frames.whole,
                     settings.unobserved_ratio,
                     f"answers without a replica although the level is {frames.level}",
                     "check that every replica's access log or probe header reaches the observer",
