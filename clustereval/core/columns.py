@@ -142,8 +142,25 @@ _LOAD = (
     Column("http_status", _I64, "load", "HTTP status, null where none arrived"),
     Column("retry_after_s", _F64, "load", "the response's Retry-After"),
     Column("sent_s", _F64, "load", "when the request was handed to the socket"),
+    Column("connected_s", _F64, "load", "when its connection was open; null: it was open before"),
+    Column("first_byte_s", _F64, "load", "when the response's first byte arrived"),
     Column("first_token_s", _F64, "load", "when the first token's chunk arrived"),
     Column("end_s", _F64, "load", "when the response ended, whatever its outcome"),
+    Column("parsed_s", _F64, "load", "when the client had taken the answer apart"),
+    Column(
+        "read_delay_s",
+        _F64,
+        "load",
+        "how long the first token's bytes, or the last ones, had been at this machine before the "
+        "client read them; in none of the times where the kernel stamps arrivals",
+    ),
+    Column(
+        "client_delay_s",
+        _F64,
+        "load",
+        "this client's own part of `ttft_due_s` and `e2e_due_s`: lateness, handing the request "
+        "to the system, and `read_delay_s` where arrivals are not stamped",
+    ),
     Column("itl_s", pa.list_(_F64), "load", "gaps between content chunks (inter-token latency)"),
     Column("finish_reason", _STR, "load", "as reported: `stop`, `length`, `tool_calls`, …"),
     Column("output_text", _STR, "load", "the answer's text, whole, also of a stream that was cut"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 _INT64_MAX: Final = 2**63 - 1
@@ -53,6 +54,11 @@ class Completion:
         choice = self._common(chunk)
         delta = choice.get("delta")
         return isinstance(delta, dict) and self._message(delta)
+
+    def take_texts(self, texts: Sequence[str], chunks: int) -> None:
+        """Takes ``chunks`` chunks that brought nothing but these parts of the text."""
+        self._text.extend(texts)
+        self.chunks += chunks
 
     def take_whole(self, body: str) -> None:
         """Takes the body of a response that was not streamed.

@@ -9,16 +9,18 @@ that the same code is tested in virtual time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from clustereval.core.scenario import Request
+from clustereval.load.histogram import Histogram
 from clustereval.load.rows import INTERRUPTED, Arrival, Cancelled, Row, dropped
 from clustereval.load.turns import Turn, Turns
 
 _LOOK_S = 0.1
 """How often a waiting replay looks whether it has been stopped."""
 _GIVEN_UP = "given up: the run was stopped"
+_NOT_SENT = "not sent: the run was stopped"
 
 
 class Clock(Protocol):
@@ -51,13 +53,14 @@ class Replay:
     """Sends a list of arrivals once. Every arrival is recorded exactly once.
 
     Args:
-        arrivals: in order of their due time; of a later turn of a conversation, its earliest.
+        arrivals: in order of their due time (of a later turn of a conversation: its earliest);
+            taken one by one, as they become due.
         limits: ``deadline_s`` and ``max_in_flight``.
     """
 
     def __init__(
         self,
-        arrivals: Sequence[Arrival],
+        arrivals: Iterable[Arrival],
         *,
         clock: Clock,
         tasks: Tasks,
@@ -65,13 +68,13 @@ class Replay:
         record: Record,
         limits: Request,
     ):
-        self._arrivals = arrivals
+        self._arrivals = iter(arrivals)
+        self._next = next(self._arrivals, None)
         self._clock = clock
         self._tasks = tasks
         self._send = send
         self._record = record
         self._limits = limits
-        self._next = 0
         self._open: dict[str, Arrival] = {}
         self._turns = Turns()
         self._thinking: dict[str, Arrival] = {}
@@ -81,8 +84,8 @@ class Replay:
         self._grace_s = 0.0
         self.stopped = False
         self.max_in_flight = 0
-        self.lags_s: list[float] = []
-        """How late the scheduler came to each arrival, in seconds."""
+        self.lags = Histogram()
+        """How late the scheduler came to each arrival."""
         self.faults: list[Exception] = []
         """What the sender raised though it never should: our own mistakes."""
 
@@ -93,7 +96,7 @@ class Replay:
     @property
     def next_arrival(self) -> Arrival | None:
         """The arrival that is due next, or null when all have been."""
-        return self._arrivals[self._next] if self._next < len(self._arrivals) else None
+        return self._next
 
     def run(self) -> None:
         """Returns when every arrival has been sent or dropped, and every request has ended.
@@ -106,7 +109,7 @@ class Replay:
             self._clock.sleep_until(wake_s)
             if wake_s < arrival.due_s or self._ends():
                 continue
-            self._next += 1
+            self._next = next(self._arrivals, None)
             if arrival.think_s is None:
                 self._dispatch(arrival)
             else:
@@ -140,16 +143,18 @@ class Replay:
             self._tasks.cancel_all()
             self._wait(1.0)
         # A task that was cancelled before it began, or that does not end, has recorded nothing.
-        stuck, unsent = list(self._open.values()), list(self._arrivals[self._next :])
-        unsent = [*self._thinking.values(), *self._turns.give_up(), *unsent]
+        stuck = list(self._open.values())
+        turns = [*self._thinking.values(), *self._turns.give_up()]
         self._over = True
         self._open.clear()
         self._thinking.clear()
-        self._next = len(self._arrivals)
         for arrival in stuck:
             self._drop(arrival, INTERRUPTED, _GIVEN_UP)
-        for arrival in unsent:
-            self._drop(arrival, INTERRUPTED, "not sent: the run was stopped")
+        for arrival in turns:
+            self._drop(arrival, INTERRUPTED, _NOT_SENT)
+        while (unsent := self._next) is not None:
+            self._next = next(self._arrivals, None)
+            self._drop(unsent, INTERRUPTED, _NOT_SENT)
 
     def _wait(self, limit_s: float) -> None:
         end_s = self._clock.now() + limit_s
@@ -158,7 +163,7 @@ class Replay:
 
     def _dispatch(self, arrival: Arrival) -> None:
         lag_s = self._clock.now() - arrival.due_s
-        self.lags_s.append(lag_s)
+        self.lags.add(lag_s)
         if lag_s > self._limits.deadline_s:
             limit = f"{lag_s:.3f} s late, deadline_s is {self._limits.deadline_s:g}"
             self._drop(arrival, "deadline", limit)

@@ -68,34 +68,34 @@ class Arrival:
     """The model's answers to the conversation's earlier turns; for ``history`` ``answers``."""
 
 
+ARRIVAL_COLUMNS: Final = tuple(field.name for field in fields(Arrival) if field.name != "said")
+"""Columns of the plan that sending needs."""
+
+
 class Cancelled(BaseException):
     """Raised inside a request that is given up. Not an ``Exception``, so that nothing eats it."""
-
-
-_PLANNED: Final = [field.name for field in fields(Arrival) if field.name != "said"]
 
 
 def arrivals_of(plan: pd.DataFrame) -> list[Arrival]:
     """The plan's rows in order of their due time."""
     # Columns that an older plan lacks are null.
-    ordered = plan.sort_values("due_s", kind="stable").reindex(columns=_PLANNED)
-    columns = [ordered[name].astype(object) for name in _PLANNED]
-    values = [column.where(column.notna(), None).tolist() for column in columns]
-    return [Arrival(*row) for row in zip(*values, strict=True)]
+    ordered = plan.sort_values("due_s", kind="stable").reindex(columns=list(ARRIVAL_COLUMNS))
+    ordered = ordered.astype(object)
+    columns = [ordered[name].where(ordered[name].notna(), None) for name in ARRIVAL_COLUMNS]
+    return [Arrival(*values) for values in zip(*columns, strict=True)]
 
 
-def make_row(arrival: Arrival, fields: Mapping[str, Any]) -> Row:
-    """A whole row: what ``fields`` does not give is null; ``headers`` is empty."""
-    row: Row = {
-        "request_id": arrival.request_id,
-        "due_s": arrival.due_s,
-        **dict.fromkeys(RESPONSE_FIELDS),
-        "headers": {},
-    }
-    unknown = set(fields) - set(row)
-    if unknown:
+_EMPTY: Final[Row] = dict.fromkeys(RESPONSE_FIELDS)
+
+
+def make_row(arrival: Arrival, told: Mapping[str, Any]) -> Row:
+    """A whole row: what ``told`` does not give is null; ``headers`` is empty."""
+    identity = {"request_id": arrival.request_id, "due_s": arrival.due_s}
+    row: Row = {**identity, **_EMPTY, "headers": {}, **told}
+    if len(row) != len(_EMPTY) + 3:
+        unknown = set(told) - set(_EMPTY) - {*identity, "headers"}
         raise ValueError(f"no such response fields: {sorted(unknown)}")
-    return {**row, **fields}
+    return row
 
 
 def dropped(arrival: Arrival, error_type: str, detail: str, now_s: float, in_flight: int) -> Row:
