@@ -30,7 +30,7 @@ def mock_library(faults: bool = True) -> PromptLibrary:
             )
             for fault in Fault
         ]
-    for talk in range(4):
+    for talk in range(4 if faults else 0):
         said: list[Message] = []
         for turn in range(3):
             fault = "fault:500" if turn == 1 and talk >= 2 else f"talk {talk} turn {turn}"
