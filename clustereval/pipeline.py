@@ -111,8 +111,9 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
             progress.note(f"the target lists no model {', '.join(unlisted)}: all may be HTTP 404")
         observer = _observer(run, progress)
         plan = make_plan(
-            loaded, seed=seed, salt=secrets.token_hex(4), replicas=len(facts.pin_ranks) or None
-        )
+            loaded, seed=seed, salt=secrets.token_hex(4), replicas=len(facts.pin_ranks) or None,
+            model=facts.model,
+        )  # fmt: skip
         run.write_table(PLAN, plan)
         if request.stop_early or request.stop_on_fail:
             confidence = loaded.scenario.checks.confidence
