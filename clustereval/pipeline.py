@@ -107,10 +107,13 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
         facts = inspect_target(run.manifest.target, timeout_s=timeout_s)
         for note in facts.notes:
             progress.note(note)
+        if unlisted := facts.unlisted(all_models(loaded.scenario.tenants)):
+            progress.note(f"the target lists no model {', '.join(unlisted)}: all may be HTTP 404")
         observer = _observer(run, progress)
         plan = make_plan(
-            loaded, seed=seed, salt=secrets.token_hex(4), replicas=len(facts.pin_ranks) or None
-        )
+            loaded, seed=seed, salt=secrets.token_hex(4), replicas=len(facts.pin_ranks) or None,
+            model=facts.model,
+        )  # fmt: skip
         run.write_table(PLAN, plan)
         if request.stop_early or request.stop_on_fail:
             confidence = loaded.scenario.checks.confidence

@@ -29,6 +29,7 @@ from clustereval.load.users import (
     hang_up_s,
     link_turns,
     models_of,
+    naming_own_model,
     talks_of,
     with_talks,
 )
@@ -61,7 +62,12 @@ def describe_plan(plan: pd.DataFrame) -> list[PhaseSummary]:
 
 
 def make_plan(
-    loaded: LoadedScenario, *, seed: int, salt: str, replicas: int | None
+    loaded: LoadedScenario,
+    *,
+    seed: int,
+    salt: str,
+    replicas: int | None,
+    model: str | None = None,
 ) -> pd.DataFrame:
     """Every arrival of the scenario, sorted by due time.
 
@@ -76,6 +82,7 @@ def make_plan(
         seed: the run's seed; the same seed gives the same times, tenants and prompts.
         salt: makes ids unique between runs; letters, digits and hyphens.
         replicas: ranks that can be asked for by pin, or null where pinning is not possible.
+        model: the run's own, where known; a tenant that names it gets none of its own.
 
     Returns:
         One row per arrival with exactly the columns of ``PLAN``.
@@ -88,6 +95,10 @@ def make_plan(
         raise ValueError(f"salt {salt!r}: only letters, digits and hyphens")
     if replicas is not None and replicas < 1:
         raise ValueError(f"replicas {replicas}: at least one, or None")
+    if model is not None:
+        tenants = naming_own_model(loaded.scenario.tenants, model)
+        scenario = loaded.scenario.model_copy(update={"tenants": tenants})
+        loaded = loaded.model_copy(update={"scenario": scenario})
     _refuse_absurd(loaded, replicas)
     planner = _Planner(loaded, seed, replicas)
     frames: list[pd.DataFrame] = []
@@ -98,6 +109,7 @@ def make_plan(
         frames.append(rows.assign(phase=phase.name, role=phase.role))
         start_s += length_s + phase.settle_s
     plan = pd.concat(frames, ignore_index=True).sort_values("due_s", kind="stable")
+    plan["model"] = plan["model"].mask(plan["model"] == model, None)
     if plan.empty:
         raise ScenarioError(
             f"scenario {loaded.scenario.name!r} plans no request",

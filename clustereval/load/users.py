@@ -118,6 +118,14 @@ def models_of(tenant: Tenant, count: int, rng: np.random.Generator) -> np.ndarra
     return drawn
 
 
+def naming_own_model(tenants: Iterable[Tenant], own: str) -> list[Tenant]:
+    """The tenants, with the run's own model named where none is.
+
+    A tenant may name it beside an adapter: it is one model, however it is asked for.
+    """
+    return [t if t.models else t.model_copy(update={"models": {own: 1.0}}) for t in tenants]
+
+
 def all_models(tenants: Iterable[Tenant]) -> list[str | None]:
     """Every model that one of the tenants asks for, in their order; None: the run's own."""
     return list(dict.fromkeys(m for t in tenants for m in (t.models or (None,))))

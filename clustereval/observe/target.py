@@ -3,6 +3,7 @@ itself? A few tiny requests, from the parent process."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -46,6 +47,14 @@ class TargetFacts(BaseModel):
     e2e_s: float | None = None
     content_chunks: int = 0
     notes: list[str] = Field(default_factory=list)
+
+    def unlisted(self, models: Iterable[str | None]) -> list[str]:
+        """Of the ``models`` that tenants ask for (None: the run's own) those that it does not list.
+
+        It may have them all the same: Ray Serve LLM loads LoRA adapters when they are asked for.
+        """
+        asked = [model for model in models if model is not None]
+        return [model for model in asked if self.models and model not in self.models]
 
     @property
     def probed(self) -> bool:

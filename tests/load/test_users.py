@@ -146,6 +146,26 @@ def test_a_tenant_s_requests_ask_for_its_models_by_weight() -> None:
     assert frame.model[frame.tenant == "beta"].isna().all()
 
 
+def test_the_run_s_own_model_is_one_model_however_it_is_asked_for() -> None:
+    """Named by one tenant, not named by the other: it is swept once, and is null in the plan."""
+    tenants = [{"name": "acme", "share": 1, "models": {"base": 1, "m:a": 1}}, MODELS[1]]
+    phases = loaded([sweep(), stream("t")], tenants)
+    frame = make_plan(phases, seed=1, salt="s", replicas=None, model="base")
+    idle = frame[frame.phase == "idle"]
+    assert idle.groupby(idle.model.fillna("own")).size().to_dict() == {"own": 7, "m:a": 7}
+    assert set(idle.tenant[idle.model.isna()]) == {"acme", "beta"}
+    assert set(frame.model.dropna()) == {"m:a"}
+    assert frame.model[(frame.tenant == "acme") & (frame.phase == "t")].isna().any()
+
+
+def test_naming_no_model_is_planned_alike_with_and_without_the_run_s_own() -> None:
+    """Times, tenants and prompts do not hang on whether the model is known yet."""
+    args = {"seed": 1, "salt": "s", "replicas": None}
+    before = make_plan(loaded([sweep(), stream("t")]), **args)
+    after = make_plan(loaded([sweep(), stream("t")]), **args, model="base")
+    pd.testing.assert_frame_equal(before, after)
+
+
 def test_a_user_keeps_to_one_model() -> None:
     """All turns of a conversation ask for the same one."""
     tenants = [{**MODELS[0], "prompts": {"talk": 1}}]
