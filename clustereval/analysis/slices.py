@@ -162,11 +162,16 @@ class Frames:
         return self.where(outcome="ok")
 
     @property
-    def whole(self) -> Mask:
-        """Rows with a whole answer. Those whose client was to hang up are none of them, even where
-        the answer came first: the slow ones among them are cut."""
-        mask: Mask = self.ok & ~to_be_cancelled(self.rows).to_numpy(dtype=bool)
+    def hasty(self) -> Mask:
+        """Rows whose client was to hang up, whether or not the answer came first."""
+        mask: Mask = to_be_cancelled(self.rows).to_numpy(dtype=bool)
         return mask
+
+    @property
+    def whole(self) -> Mask:
+        """Rows with a whole answer. Hasty ones are none of them, not even those whose answer came
+        first: the slow ones among them are cut."""
+        return self.ok & ~self.hasty
 
     def ids(self, order: Sequence[int] | Codes) -> list[str]:
         """Request ids of the rows at these positions."""

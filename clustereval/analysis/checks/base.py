@@ -20,7 +20,6 @@ from clustereval.analysis.slices import (
     Rubric,
 )
 from clustereval.core.findings import Finding, Value, Warning
-from clustereval.core.inputs import to_be_cancelled
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def latency_s(frames: Frames, column: str) -> Floats:
     waited = frames.numbers("end_s") - frames.numbers("due_s")
     timed_out = frames.where(outcome="timeout")
     if column.startswith("e2e"):
-        timed_out &= ~to_be_cancelled(frames.rows).to_numpy(dtype=bool)
+        timed_out &= ~frames.hasty
     return np.where(timed_out, waited, values)
 
 
