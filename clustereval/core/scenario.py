@@ -58,6 +58,11 @@ class Phase(Strict):
                 f"lead_s and rest_s, {steps.lead_s + steps.rest_s:g} s, leave nothing of steps of "
                 f"{steps.step_s(self.duration_s):g} s (duration_s / steps)"
             )
+        if self.steps is not None and self.sessions is not None:
+            raise ValueError(
+                "steps judge each rate by what was due in it, and later turns are due when the "
+                "target lets them: drop sessions, or the steps"
+            )
         if self.cancel is not None and self.role == "baseline":
             raise ValueError("idle answers are what others are compared with: drop cancel")
         return self
