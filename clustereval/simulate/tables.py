@@ -91,7 +91,9 @@ def simulated_tables(
         frame, scenario, settings.app.target_ongoing_requests
     )
     add_marks(frame)
-    requests = REQUESTS.to_pandas(REQUESTS.conform(frame[REQUESTS.names]))
+    # What no fleet tells, conform() makes null.
+    told = [name for name in REQUESTS.names if name in frame]
+    requests = REQUESTS.to_pandas(REQUESTS.conform(frame[told]))
     return requests, _cluster(outcome, settings.app)
 
 
@@ -185,7 +187,6 @@ def _requests(plan: pd.DataFrame, o: state.Records, texts: _Texts) -> pd.DataFra
         "output_tokens": where(o["output_tokens"], spoke, "Int64"),
         "engine_queue_s": pd.Series(pd.NA, index=plan.index, dtype="Float64"),
         "engine_prefill_s": pd.Series(pd.NA, index=plan.index, dtype="Float64"),
-        "logprob_mean": pd.Series(pd.NA, index=plan.index, dtype="Float64"),
         "response_id": pd.Series(pd.NA, index=plan.index, dtype="string"),
         "in_flight": where(o["cluster_depth"], sent, "Int64"),
         "replica_id": where("replica-" + replica, placed, "string"),
