@@ -159,7 +159,7 @@ def _most_tokens(loaded: LoadedScenario, rows: pd.DataFrame) -> int:
         prompt.id: prompt.max_tokens or loaded.scenario.request.max_tokens
         for prompt in loaded.prompts
     }
-    return int(rows["prompt_id"].map(limit).sum())
+    return int(rows["max_tokens"].fillna(rows["prompt_id"].map(limit)).sum())
 
 
 def _mean_tokens(from_run: Path) -> tuple[float, float] | None:

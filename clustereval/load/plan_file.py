@@ -29,6 +29,7 @@ class PlanFile:
         try:
             with pq.ParquetFile(path) as file:
                 due = file.read(columns=["due_s"]).column("due_s").to_numpy()
+                wished = file.read(columns=["input_tokens"]).column("input_tokens")
         except (OSError, pa.ArrowException) as error:
             raise RunFolderError(f"{path}: cannot be read: {error}") from None
         if len(due) > 1 and bool(np.any(np.diff(due) < 0)):
@@ -36,6 +37,8 @@ class PlanFile:
                 f"{path}: not in the order of due_s", expected="each arrival due after the last"
             )
         self.count = len(due)
+        self.padded = wished.null_count < len(wished)
+        """Whether an arrival's prompt is to be padded."""
         self.end_due_s = float(due[-1]) if len(due) else 0.0
         """When the last arrival is due."""
 
