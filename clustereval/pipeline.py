@@ -196,6 +196,12 @@ def _require_usable(loaded: LoadedScenario, request: Request) -> None:
             f"ending early: the last phase, {last.name!r}, is {last.role}",
             expected="traffic in the last phase: that is what ends early",
         )
+    if (request.stop_early or request.stop_on_fail) and last.steps is not None:
+        raise ScenarioError(
+            f"ending early: the last phase, {last.name!r}, is stepped, and steps decide no gate",
+            expected="a last phase without steps: a look would end the run before they were sent",
+            change="leave --stop-early and --stop-on-fail out",
+        )
     if request.target is not None:
         split_url(request.target, "--target", BASE_URL)
     if request.ray_dashboard is not None:

@@ -90,6 +90,8 @@ class Frames:
         rubrics: scorer → its values.
         cluster: cluster samples over time, possibly empty.
         scenario, level, load, interrupted, looks: from the manifest.
+        cut_from_s: of a run that was cut short, when the first arrival was due that it cut off;
+            what was due later has an answer only where that was fast. Null: it came to its end.
         counts: planned, ok, error, …, of the whole run.
     """
 
@@ -105,6 +107,7 @@ class Frames:
     interrupted: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     looks: Looks | None = None
+    cut_from_s: float | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -128,13 +131,31 @@ class Frames:
         """A numeric column as floats, NaN where null (internal)."""
         return self.rows[column].to_numpy(dtype=float, na_value=np.nan)
 
+    def marked(self, column: str) -> Mask:
+        """Where a column of marks says so; null, as of an older run, is no mark."""
+        if column not in self.rows:
+            return np.zeros(len(self), dtype=bool)
+        mask: Mask = self.rows[column].fillna(False).to_numpy(dtype=bool)
+        return mask
+
+    @property
+    def stepped(self) -> Mask:
+        """Rows of stepped phases: some are meant to be too many, so they are judged by step."""
+        if "step" not in self.rows:
+            return np.zeros(len(self), dtype=bool)
+        mask: Mask = self.rows["step"].notna().to_numpy(dtype=bool)
+        return mask
+
     @property
     def traffic(self) -> Mask:
-        return self.where(role="traffic")
+        """Loaded rows, but those of stepped phases."""
+        return self.where(role="traffic") & ~self.stepped
 
     @property
     def baseline(self) -> Mask:
-        return self.where(role="baseline")
+        """Idle rows that are idle: neither cold, nor met by what an earlier phase left over."""
+        idle = self.where(role="baseline")
+        return idle & ~self.marked("cold") & ~self.marked("leaked")
 
     @property
     def ok(self) -> Mask:
@@ -218,7 +239,16 @@ def build_frames(
         interrupted=interrupted,
         counts=_counts(requests, int(warmup.sum()), rubrics),
         looks=looks,
+        cut_from_s=_cut_from_s(requests[cut], until_s),
     )
+
+
+def _cut_from_s(cut: pd.DataFrame, until_s: float | None) -> float | None:
+    """When the first arrival that was cut off was due, or the look that ended the run."""
+    times = [] if until_s is None else [until_s]
+    if len(cut):
+        times.append(float(cut["due_s"].min()))
+    return min(times, default=None)
 
 
 def before(frame: pd.DataFrame, column: str, until_s: float | None) -> pd.DataFrame:

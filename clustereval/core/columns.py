@@ -124,6 +124,7 @@ _PLAN = (
         "the client is to hang up so long after the first token: no E2E, no scores; null: it waits "
         "for the end",
     ),
+    Column("step", _I64, "plan", "which step of a stepped phase, from 1; null: of no step"),
 )
 
 _LOAD = (
@@ -214,6 +215,19 @@ _DERIVED = (
     Column("saturation_bucket", _STR, "derived", "`idle`, `warm`, `saturating`, `scaling`"),
     Column("cache_bucket", _STR, "derived", "`low`, `medium`, `high`"),
     Column("traffic_pattern", _STR, "derived", "`steady`, `burst`, `sustained`, by window"),
+    Column(
+        "leaked",
+        _BOOL,
+        "derived",
+        "due while what an earlier phase or step left over kept the cluster busier than this one",
+    ),
+    Column(
+        "cold",
+        _BOOL,
+        "derived",
+        "among the first requests that its replica answered, and slower than its later ones are "
+        "at the same load and prompt length",
+    ),
 )
 
 PLAN: Final = Table("plan.parquet", "one row per planned arrival", _PLAN)

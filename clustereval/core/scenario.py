@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from clustereval.core.arrivals import Arrivals
+from clustereval.core.arrivals import Arrivals, Steps
 from clustereval.core.checks import Checks
 from clustereval.core.sessions import Cancel, Sessions
 from clustereval.core.strict import NonNegative, Positive, Ratio, Strict
@@ -53,9 +53,24 @@ class Phase(Strict):
                 raise ValueError("a sweep asks every turn by itself: drop sessions")
         elif self.arrivals is None or self.duration_s is None:
             raise ValueError("give duration_s and arrivals, or sweep")
+        elif (steps := self.steps) is not None and steps.judged_s(self.duration_s) <= 0:
+            raise ValueError(
+                f"lead_s and rest_s, {steps.lead_s + steps.rest_s:g} s, leave nothing of steps of "
+                f"{steps.step_s(self.duration_s):g} s (duration_s / steps)"
+            )
+        if self.steps is not None and self.sessions is not None:
+            raise ValueError(
+                "steps judge each rate by what was due in it, and later turns are due when the "
+                "target lets them: drop sessions, or the steps"
+            )
         if self.cancel is not None and self.role == "baseline":
             raise ValueError("idle answers are what others are compared with: drop cancel")
         return self
+
+    @property
+    def steps(self) -> Steps | None:
+        """Its steps, where its rate is stepped."""
+        return self.arrivals if isinstance(self.arrivals, Steps) else None
 
 
 class Slo(Strict):
@@ -131,6 +146,14 @@ class Request(Strict):
         5.0, description="an arrival that cannot be sent this long after it was due is dropped"
     )
     max_in_flight: int = Field(512, gt=0, description="arrivals beyond it are dropped")
+
+
+class GoodAnswers(Strict):
+    """Which requests count as good: in time by their tenant's SLO, and right."""
+
+    right_from: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="an answer is right from this score of the rubric `correct` on"
+    )
 
 
 class SaturationEdges(Strict):
@@ -211,6 +234,7 @@ class Scenario(Strict):
     request: Request = Field(default_factory=Request)
     buckets: Buckets = Field(default_factory=Buckets)
     observe: Observe = Field(default_factory=Observe)
+    goodput: GoodAnswers = Field(default_factory=GoodAnswers)
     checks: Checks = Field(default_factory=Checks)
 
     @model_validator(mode="after")

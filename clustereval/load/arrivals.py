@@ -22,7 +22,7 @@ from clustereval.core.prompts import PromptLibrary
 from clustereval.core.scenario import Phase, Tenant
 from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.seeds import substream
-from clustereval.load.processes import Offsets, arrival_offsets, expected_count
+from clustereval.load.processes import Offsets, arrival_offsets, expected_count, step_numbers
 from clustereval.load.sweeps import in_turn_order, sweep_length_s, sweep_models, sweep_order
 from clustereval.load.users import (
     converse,
@@ -105,6 +105,7 @@ def make_plan(
     start_s = 0.0
     for phase in loaded.scenario.phases:
         rows, length_s = planner.phase(phase)
+        rows = _with_steps(rows, phase, length_s)
         rows["due_s"] += start_s
         frames.append(rows.assign(phase=phase.name, role=phase.role))
         start_s += length_s + phase.settle_s
@@ -240,6 +241,14 @@ class _Planner:
             yield from in_turn_order(order, self._loaded.prompts)
 
 
+def _with_steps(rows: pd.DataFrame, phase: Phase, length_s: float) -> pd.DataFrame:
+    """``rows`` with the step that each lies in; a rest is silent for tenants of own rates too."""
+    if phase.steps is None:
+        return rows.assign(step=None)
+    number = step_numbers(phase.steps, length_s, rows["due_s"].to_numpy(dtype=float))
+    return rows.assign(step=number)[number > 0].reset_index(drop=True)
+
+
 def _refuse_absurd(loaded: LoadedScenario, replicas: int | None) -> None:
     own_rate = sum(tenant.rate or 0.0 for tenant in loaded.scenario.tenants)
     total = 0.0
@@ -273,6 +282,7 @@ def _with_identity(plan: pd.DataFrame, prompts: PromptLibrary, salt: str) -> pd.
         prefix_group=[prompt.prefix_group for prompt in of],
         session_id=[prompt.session_id for prompt in of],
         turn=pd.array([prompt.turn for prompt in of], dtype="Int64"),
+        step=plan["step"].astype("Int64"),
     )
     if "user" in plan:
         plan = link_turns(plan).drop(columns="user")

@@ -15,7 +15,7 @@ from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.core.scenario import Scenario
 from clustereval.core.seeds import substream
-from clustereval.observe.derive import add_derived
+from clustereval.observe.derive import add_derived, add_marks
 from clustereval.observe.patterns import traffic_patterns
 from clustereval.simulate.settings import Settings
 from serve_apps.simulated import fleet
@@ -90,6 +90,7 @@ def simulated_tables(
     frame["traffic_pattern"] = traffic_patterns(
         frame, scenario, settings.app.target_ongoing_requests
     )
+    add_marks(frame)
     # What no fleet tells, conform() makes null.
     told = [name for name in REQUESTS.names if name in frame]
     requests = REQUESTS.to_pandas(REQUESTS.conform(frame[told]))

@@ -98,6 +98,24 @@ def test_settings_change_the_fleet(tmp_path: Path) -> None:
     assert "model_quality" in failed(worse.findings)
 
 
+@pytest.mark.simulation
+def test_the_highest_rate_that_holds_lies_below_what_the_fleet_carries(tmp_path: Path) -> None:
+    """Four replicas of some eight answers a second hold 20 or 26 requests a second, and not 40;
+    every replica's four cold requests are found, and no other."""
+    fleet = {"min_replicas": 4, "max_replicas": 4}
+    result = simulated(tmp_path, scenario=Path("scenarios/goodput.yaml"), app=fleet)
+    goodput, warmup = result.findings.goodput, result.findings.warmup
+    assert goodput is not None
+    assert warmup is not None
+    (top,) = goodput.highest
+    assert top.step in (3, 4)
+    assert goodput.stretches[-1].status == "broken"
+    assert top.good_per_s is not None
+    assert top.offered_per_s is not None
+    assert 0.9 * top.offered_per_s < top.good_per_s < top.offered_per_s
+    assert [start.n for start in warmup.cold] == [4, 4, 4, 4]
+
+
 def test_settings_are_parsed_or_refused_in_words() -> None:
     """GROUP.NAME=NUMBER, nothing else."""
     assert parse_settings(("app.max_replicas=8", "engine.base_step_s=1e-3")) == {

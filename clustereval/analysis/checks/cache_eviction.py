@@ -54,10 +54,12 @@ class CacheEvictionCheck:
         if len(buckets) < 2 and not drafts:
             return NotObserved(_why(frames, buckets))
         # Of an engine with coarse blocks no prompt may reach the highest bucket.
-        best = buckets[-1]
-        base = Side(frames.where(cache_bucket=best), {"cache_bucket": best}, f"a {best} cache hit")
+        best, judged = buckets[-1], ~frames.stepped
+        base = Side(
+            judged & frames.where(cache_bucket=best), {"cache_bucket": best}, f"a {best} cache hit"
+        )
         for bucket in buckets[:-1]:
-            mask = frames.where(cache_bucket=bucket)
+            mask = judged & frames.where(cache_bucket=bucket)
             side = Side(mask, {"cache_bucket": bucket}, f"a {bucket} cache hit")
             drafts += self._bucket(frames, settings, side, base)
         return drafts
