@@ -230,18 +230,15 @@ def _whole_run(
 
 def _missing(frames: Frames, parts: Sequence[Part]) -> list[str]:
     loaded, missing = union(frames, parts), []
-    names = [tenant.name for tenant in good.promised_tenants(frames.scenario)]
-    if not (loaded & frames.where(tenant=names)).any():
+    tenants = good.promised_tenants(frames.scenario)
+    if not (loaded & frames.where(tenant=[tenant.name for tenant in tenants])).any():
         missing.append("no tenant was promised a time: give one `slo: {ttft_s: …, e2e_s: …}`")
     scores = frames.rubrics.get(RUBRIC)
     if scores is None or not (loaded & scores.scored).any():
         missing.append(
             f"no loaded answer was scored by `{RUBRIC}`: prompts need a reference (docs/prompts.md)"
         )
-    if all(
-        good.floor(frames.scenario, tenant.slo) is None
-        for tenant in good.promised_tenants(frames.scenario)
-    ):
+    if tenants and all(good.floor(frames.scenario, tenant.slo) is None for tenant in tenants):
         missing.append("no quality floor: give a tenant `slo: {score: …}`")
     return missing
 

@@ -28,6 +28,8 @@ def warmup_view(warmup: Warmup | None) -> WarmupView | None:
     said = [sentence[:1].upper() + sentence[1:] for sentence in warmup.sentences]
     if not said:
         said = ["No request met a cold replica, and no phase met what an earlier one left over"]
+    if warmup.enough:
+        said.append("The baseline met a warm and idle service")
     if warmup.enough is None:
         said.append("Whether the warm-up sufficed cannot be told: too few idle requests were timed")
     rows = [

@@ -35,6 +35,7 @@ def write(folder: Path, data: object, prompts: str | None = None) -> Path:
 
 
 PHASE = {"name": "a", "duration_s": 1, "arrivals": {"process": "poisson", "rate": 1}}
+STEPS = {"process": "steps", "rates": [1, 2]}
 SWEEP = {"name": "idle", "role": "baseline", "sweep": {"prompts": "g", "rate": 1}}
 
 
@@ -68,6 +69,10 @@ def test_the_five_scenarios_ship() -> None:
         (
             {"phases": [{**SWEEP, "cancel": {"share": 0.1, "within_s": 1}}]},
             ["idle answers are what others are compared with: drop cancel"],
+        ),
+        (
+            {"phases": [{**PHASE, "sessions": {}, "arrivals": STEPS}]},
+            ["steps judge each rate by what was due in it", "drop sessions, or the steps"],
         ),
         (
             {"phases": [{**PHASE, "cancel": {"share": 1.5, "within_s": 1}}]},

@@ -65,6 +65,7 @@ def test_a_later_slow_request_is_not_cold() -> None:
     assert not cold(frame).fillna(False).any()
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("spread", [0.3, 0.6, 1.0])
 @pytest.mark.parametrize("each", [45, 250])
 def test_healthy_replicas_are_hardly_ever_marked(spread: float, each: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from clustereval.analysis.goodput import goodput
@@ -16,6 +17,7 @@ from clustereval.report.text import render_summary
 from clustereval.report.warmup_view import warmup_view
 from clustereval.rundir import REPORT
 from tests.analysis.ladders import Ladder, Step
+from tests.report.browser import chromium, console, show
 from tests.report.samples import lively_run, sample_findings
 
 
@@ -111,7 +113,8 @@ def test_a_warm_service_says_that_nothing_was_found() -> None:
     view = warmup_view(Warmup(sentences=[], enough=True))
     assert view is not None
     assert view.sentences == [
-        "No request met a cold replica, and no phase met what an earlier one left over"
+        "No request met a cold replica, and no phase met what an earlier one left over",
+        "The baseline met a warm and idle service",
     ]
     unsure = warmup_view(Warmup(sentences=[], enough=None))
     assert unsure is not None
@@ -128,3 +131,19 @@ def test_the_terminal_says_it_below_the_verdict(tmp_path: Path) -> None:
     text = out.getvalue()
     assert "Goodput  phase climb: SLO and quality floor hold up to 10 requests/s" in text
     assert "4 requests met a cold replica (4 in bursts)" in text
+
+
+@pytest.mark.browser
+def test_the_figure_is_drawn_light_and_dark_and_narrow(tmp_path: Path) -> None:
+    """Every step has its mark, nothing is written to the console, and nothing scrolls sideways."""
+    run = lively_run(tmp_path / "run", rows=600)
+    result = climbed(Step(10), Step(20), Step(30, late=0.4))
+    run.write_findings(sample_findings().model_copy(update={"goodput": result, "warmup": WARM}))
+    write_report(run)
+    with chromium() as driver:
+        for width, dark in ((1280, False), (1280, True), (360, False)):
+            show(driver, run.path(REPORT), width=width, dark=dark)
+            marks = driver.find_elements("css selector", "#chart-goodput .scatterlayer .point")
+            assert len(marks) == 3
+            assert driver.execute_script("return document.documentElement.scrollWidth") == width
+        assert console(driver) == []
