@@ -32,6 +32,7 @@ from clustereval.core.urls import BASE_URL, split_url
 from clustereval.load.arrivals import describe_plan, make_plan
 from clustereval.load.users import all_models
 from clustereval.localapp import LocalApp
+from clustereval.observe.calibration import calibrate_run, kept_note, needs_calibration
 from clustereval.observe.dashboard import dashboard_url
 from clustereval.observe.join import join
 from clustereval.observe.lost import lost_sight
@@ -115,6 +116,10 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
             model=facts.model,
         )  # fmt: skip
         run.write_table(PLAN, plan)
+        if needs_calibration(plan):
+            progress.stage("counting the target's tokens")
+            for note in calibrate_run(run, plan, timeout_s):
+                progress.note(note)
         if request.stop_early or request.stop_on_fail:
             confidence = loaded.scenario.checks.confidence
             looks = plan_looks(plan, confidence, on_fail=request.stop_on_fail)
@@ -158,6 +163,8 @@ def _join(run: Run, note: Callable[[str], None] | None) -> None:
             change="run it again: `clustereval run`",
         )
     join(run)
+    if note and (kept := kept_note(run.requests)):
+        note(kept)
     if note:
         for sentence in lost_sight(run.manifest.observation, run.manifest.level):
             note(f"Ray's view: {sentence}")

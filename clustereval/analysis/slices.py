@@ -85,7 +85,9 @@ class Frames:
     Attributes:
         rows: the requests table without warm-up, index 0..rows-1.
         factors: the columns that slices are made of, as codes.
-        prompt: codes of what was asked: the prompt, and whatever else tells inputs apart.
+        prompt: codes of the prompts: what answers are clustered by.
+        content: codes of what was asked, to the letter: what answers are paired by. A prompt that
+            was padded to another length is another content of the same prompt.
         window: codes of the load windows (``buckets.traffic.window_s`` of due time).
         rubrics: scorer → its values.
         cluster: cluster samples over time, possibly empty.
@@ -98,6 +100,7 @@ class Frames:
     rows: pd.DataFrame
     factors: Mapping[str, Factor]
     prompt: Codes
+    content: Codes
     window: Codes
     rubrics: Mapping[str, Rubric]
     cluster: pd.DataFrame
@@ -156,6 +159,13 @@ class Frames:
         """Idle rows that are idle: neither cold, nor met by what an earlier phase left over."""
         idle = self.where(role="baseline")
         return idle & ~self.marked("cold") & ~self.marked("leaked")
+
+    @property
+    def padded(self) -> Mask:
+        """Rows whose prompt was changed to a trace's lengths: never the input that others had."""
+        if "content_id" not in self.rows:
+            return np.zeros(len(self), dtype=bool)
+        return self.rows["content_id"].notna().to_numpy(dtype=bool)
 
     @property
     def ok(self) -> Mask:
@@ -227,7 +237,8 @@ def build_frames(
     return Frames(
         rows=rows,
         factors={column: _factor(rows[column]) for column in (*SLICE_COLUMNS, *further)},
-        prompt=_factor(same_input(rows)).codes,
+        prompt=_factor(rows["prompt_id"]).codes,
+        content=_factor(same_input(rows)).codes,
         window=np.floor_divide(due, width).astype(np.int64).clip(0),
         rubrics=rubrics,
         cluster=before(cluster, "t_s", until_s)

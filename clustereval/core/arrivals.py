@@ -113,6 +113,67 @@ class Steps(Strict):
         return self.step_s(duration_s) - self.lead_s - self.rest_s
 
 
+class _OfTrace(Strict):
+    file: str = Field(
+        min_length=1,
+        description="the trace, relative to the scenario file; its format is told from its content",
+    )
+    from_s: NonNegative = Field(
+        0.0, description="where the part that is used begins, in seconds of the trace"
+    )
+    speed: Positive = Field(
+        1.0, description="seconds of the trace in one second of the run: 2 halves every gap"
+    )
+    rate: Positive | None = Field(
+        None, description="requests per second, in the mean; the trace's own (times speed) if unset"
+    )
+
+
+class Trace(_OfTrace):
+    """The requests of a trace: its times, and prompts and answers of its lengths."""
+
+    process: Literal["trace"]
+    tenants: dict[str, str] = Field(
+        default_factory=dict,
+        description="the trace's own label (model, service, tenant) → tenant; others by share",
+    )
+    lengths: bool = Field(
+        True,
+        description="prompts are padded to the traced length; false: the golden prompts as they"
+        " are, at the traced times",
+    )
+    max_input_tokens: int | None = Field(
+        None, gt=0, description="longer prompts are cut to it: they keep their first blocks"
+    )
+    output: Literal["own", "limit", "exact"] = Field(
+        "limit",
+        description="`own`: the prompt's own max_tokens; `limit`: max_tokens is the traced length;"
+        " `exact`: answers are forced to it (min_tokens and ignore_eos: vLLM, SGLang), which runs"
+        " them on past their end and spoils scores",
+    )
+    least_max_tokens: int = Field(
+        64, gt=0, description="with `limit`, no less: a shorter limit would cut right answers off"
+    )
+
+
+class LikeTrace(_OfTrace):
+    """As bursty as a trace: arrivals drawn from a process that is fitted to it.
+
+    Gamma gaps, whose squared coefficient of variation is the trace's, in a time that runs at the
+    trace's rate, window by window.
+    """
+
+    process: Literal["like_trace"]
+    window_s: Positive | None = Field(
+        None,
+        description="the rate is constant within windows so long, in seconds of the trace; as long"
+        " as 10 requests take if unset",
+    )
+
+
+FromTrace = Trace | LikeTrace
+
 Arrivals = Annotated[
-    Constant | Poisson | Gamma | Ramp | Spike | Steps, Field(discriminator="process")
+    Constant | Poisson | Gamma | Ramp | Spike | Steps | Trace | LikeTrace,
+    Field(discriminator="process"),
 ]

@@ -53,7 +53,8 @@ class Table:
             raise ValueError(f"{self.file}: undeclared columns {unknown}")
         arrays = [
             pa.Array.from_pandas(frame[column.name], type=column.type)
-            if column.name in frame
+            # Whatever type pandas gave to nothing.
+            if column.name in frame and not frame[column.name].isna().all()
             else pa.nulls(len(frame), column.type)
             for column in self.columns
         ]
@@ -125,6 +126,27 @@ _PLAN = (
         "for the end",
     ),
     Column("step", _I64, "plan", "which step of a stepped phase, from 1; null: of no step"),
+    Column(
+        "content_id",
+        _STR,
+        "plan",
+        "rows of one id asked the same: a prompt padded to one length with the same text; null: "
+        "the prompt as it stands, so `prompt_id` says it",
+    ),
+    Column("input_tokens", _I64, "plan", "prompt length asked for (a trace's); null: as it stands"),
+    Column(
+        "max_tokens", _I64, "plan", "limit of this answer; null: the prompt's or the scenario's"
+    ),
+    Column(
+        "min_tokens", _I64, "plan", "length that this answer is forced to; null: it ends itself"
+    ),
+    Column(
+        "prefix_blocks",
+        pa.list_(_I64),
+        "plan",
+        "blocks that a padded prompt begins with; the same first ids are the same text",
+    ),
+    Column("block_tokens", _I64, "plan", "tokens of one of `prefix_blocks`"),
 )
 
 _LOAD = (

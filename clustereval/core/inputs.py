@@ -7,9 +7,9 @@ from typing import Final
 import pandas as pd
 
 INPUT_COLUMNS: Final = ("prompt_id", "model", "history")
-"""Requests that agree in all of these were sent the same input, up to what a turn was told that the
-model had answered before (``history``): no two of those need be equal, and none is equal to the
-prompt as it stands in the file."""
+"""Requests that agree in all of these (and in ``content_id``, which stands for the prompt where
+that was padded) were sent the same input, up to what a turn was told that the model had answered
+before (``history``): no two of those need be equal, and none is equal to the prompt in the file."""
 
 
 def same_input(rows: pd.DataFrame) -> pd.Series:
@@ -20,6 +20,8 @@ def same_input(rows: pd.DataFrame) -> pd.Series:
             runs made before there were any.
     """
     key = rows["prompt_id"].astype("string")
+    if "content_id" in rows:
+        key = rows["content_id"].astype("string").fillna(key)
     for column in INPUT_COLUMNS[1:]:
         if column not in rows or (known := rows[column].notna()).sum() == 0:
             continue

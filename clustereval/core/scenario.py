@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from clustereval.core.arrivals import Arrivals, Steps
+from clustereval.core.arrivals import Arrivals, Steps, Trace
 from clustereval.core.checks import Checks
 from clustereval.core.sessions import Cancel, Sessions
 from clustereval.core.strict import NonNegative, Positive, Ratio, Strict
@@ -57,6 +57,10 @@ class Phase(Strict):
             raise ValueError(
                 f"lead_s and rest_s, {steps.lead_s + steps.rest_s:g} s, leave nothing of steps of "
                 f"{steps.step_s(self.duration_s):g} s (duration_s / steps)"
+            )
+        if isinstance(self.arrivals, Trace) and self.sessions is not None:
+            raise ValueError(
+                "a trace has its own requests: drop sessions, or take only its times (like_trace)"
             )
         if self.steps is not None and self.sessions is not None:
             raise ValueError(
@@ -256,6 +260,15 @@ class Scenario(Strict):
             raise ValueError(
                 f"unknown prompt set {', '.join(unknown)}; declared: {', '.join(self.prompt_sets)}"
             )
+        known = {tenant.name for tenant in self.tenants}
+        for phase in self.phases:
+            if isinstance(phase.arrivals, Trace):
+                strange = sorted(set(phase.arrivals.tenants.values()) - known)
+                if strange:
+                    raise ValueError(
+                        f"phase {phase.name!r} gives a trace's requests to unknown tenants: "
+                        f"{', '.join(strange)}; declared: {', '.join(sorted(known))}"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clustereval.core.arrivals import FromTrace, LikeTrace, Trace
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import PromptLibrary
@@ -24,6 +25,7 @@ from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.seeds import substream
 from clustereval.load.processes import Offsets, arrival_offsets, expected_count, step_numbers
 from clustereval.load.sweeps import in_turn_order, sweep_length_s, sweep_models, sweep_order
+from clustereval.load.traced import TracedPlanner
 from clustereval.load.users import (
     converse,
     hang_up_s,
@@ -89,6 +91,7 @@ def make_plan(
 
     Raises:
         ScenarioError: the scenario plans no request, or absurdly many.
+        TraceFileError: a trace cannot be read.
         ValueError: a salt or a replica count that cannot be used.
     """
     if not re.fullmatch(r"[A-Za-z0-9-]+", salt):
@@ -99,8 +102,8 @@ def make_plan(
         tenants = naming_own_model(loaded.scenario.tenants, model)
         scenario = loaded.scenario.model_copy(update={"tenants": tenants})
         loaded = loaded.model_copy(update={"scenario": scenario})
-    _refuse_absurd(loaded, replicas)
     planner = _Planner(loaded, seed, replicas)
+    planner.refuse_absurd()
     frames: list[pd.DataFrame] = []
     start_s = 0.0
     for phase in loaded.scenario.phases:
@@ -111,6 +114,8 @@ def make_plan(
         start_s += length_s + phase.settle_s
     plan = pd.concat(frames, ignore_index=True).sort_values("due_s", kind="stable")
     plan["model"] = plan["model"].mask(plan["model"] == model, None)
+    if "input_tokens" not in plan:
+        plan["input_tokens"] = pd.NA
     if plan.empty:
         raise ScenarioError(
             f"scenario {loaded.scenario.name!r} plans no request",
@@ -129,11 +134,11 @@ class _Planner:
         self._replicas = replicas
         self._sharing = [t for t in loaded.scenario.tenants if t.share is not None]
         self._talks = {name: talks_of(ids, loaded.prompts) for name, ids in loaded.sets.items()}
+        self._traced = TracedPlanner(loaded, seed)
 
     def phase(self, phase: Phase) -> tuple[pd.DataFrame, float]:
         """Rows with ``due_s`` from the phase's start, and how long the phase lasts, in seconds."""
-        # Held by the scenario's own validation: a phase without a sweep has a duration.
-        length_s = sweep_length_s(self._loaded, phase) if phase.sweep else phase.duration_s or 0.0
+        length_s = self.length_s(phase)
         rows = pd.concat(self._parts(phase, length_s), ignore_index=True)
         if phase.cancel is not None:
             rng = substream(self._seed, "cancel", phase.name)
@@ -141,6 +146,35 @@ class _Planner:
         if phase.sessions is not None and len(rows):
             length_s = max(length_s, float(rows["due_s"].max()))
         return rows, length_s
+
+    def length_s(self, phase: Phase) -> float:
+        """For how long arrivals go on; turns of conversations may follow."""
+        if phase.sweep is None:
+            assert phase.duration_s is not None  # held by the scenario's own validation
+            return phase.duration_s
+        return sweep_length_s(self._loaded, phase)
+
+    def refuse_absurd(self) -> None:
+        """Raises where a mistyped rate would plan until memory ends."""
+        scenario = self._loaded.scenario
+        own_rate = sum(tenant.rate or 0.0 for tenant in scenario.tenants)
+        total = 0.0
+        for phase in scenario.phases:
+            length_s = self.length_s(phase)
+            if phase.sweep is not None:
+                total += length_s * phase.sweep.rate * (self._replicas or 1)
+            elif isinstance(phase.arrivals, FromTrace):
+                total += self._traced.expected_count(phase)
+            else:
+                assert phase.arrivals is not None
+                total += expected_count(phase.arrivals, length_s)
+            total += own_rate * length_s if phase.role == "traffic" else 0.0
+        if not math.isfinite(total) or total > MAX_ARRIVALS:
+            raise ScenarioError(
+                f"scenario {scenario.name!r} plans about {total:.3g} requests",
+                expected=f"at most {MAX_ARRIVALS:,}",
+                change="look for a mistyped rate or duration_s",
+            )
 
     def _parts(self, phase: Phase, length_s: float) -> Iterator[pd.DataFrame]:
         yield self._sweep(phase) if phase.sweep else self._stream(phase, length_s)
@@ -155,8 +189,14 @@ class _Planner:
 
     def _stream(self, phase: Phase, length_s: float) -> pd.DataFrame:
         assert phase.arrivals is not None
+        if isinstance(phase.arrivals, Trace):
+            rows = self._traced.rows(phase, self._sharing)
+            return rows.assign(model=self._models(rows["tenant"].to_numpy(), phase))
         rng = substream(self._seed, "arrivals", phase.name)
-        due = arrival_offsets(phase.arrivals, length_s, rng)
+        if isinstance(phase.arrivals, LikeTrace):
+            due = self._traced.offsets(phase, rng)
+        else:
+            due = arrival_offsets(phase.arrivals, length_s, rng)
         return self._rows(due, self._by_share(self._sharing, len(due), phase), phase)
 
     def _sweep(self, phase: Phase) -> pd.DataFrame:
@@ -199,18 +239,24 @@ class _Planner:
 
     def _rows(self, due: Offsets, tenants: np.ndarray, phase: Phase, own: str = "") -> pd.DataFrame:
         chosen = pd.Series(None, index=range(len(due)), dtype=object)
-        models = np.full(len(due), None, dtype=object)
         for tenant in self._loaded.scenario.tenants:
             mine = np.flatnonzero(tenants == tenant.name)
             chosen.iloc[mine] = self._prompts(tenant, phase, len(mine))
-            rng = substream(self._seed, "model", phase.name, tenant.name)
-            models[mine] = models_of(tenant, len(mine), rng)
+        models = self._models(tenants, phase)
         rows = pd.DataFrame({"due_s": due, "tenant": tenants, "pin": None, "model": models})
         if phase.sessions is None:
             return rows.assign(prompt_id=chosen)
         rng = substream(self._seed, "think", phase.name, own)
         turns = converse(rows.assign(talk=chosen), phase.sessions, rng)
         return turns.assign(user=[f"{phase.name}\x1f{own}\x1f{number}" for number in turns["user"]])
+
+    def _models(self, tenants: np.ndarray, phase: Phase) -> np.ndarray:
+        models = np.full(len(tenants), None, dtype=object)
+        for tenant in self._loaded.scenario.tenants:
+            mine = np.flatnonzero(tenants == tenant.name)
+            rng = substream(self._seed, "model", phase.name, tenant.name)
+            models[mine] = models_of(tenant, len(mine), rng)
+        return models
 
     def _prompts(self, tenant: Tenant, phase: Phase, count: int) -> list[Any]:
         """One tenant's prompts in a phase, or its conversations where that has sessions: sets by
@@ -249,27 +295,6 @@ def _with_steps(rows: pd.DataFrame, phase: Phase, length_s: float) -> pd.DataFra
     return rows.assign(step=number)[number > 0].reset_index(drop=True)
 
 
-def _refuse_absurd(loaded: LoadedScenario, replicas: int | None) -> None:
-    own_rate = sum(tenant.rate or 0.0 for tenant in loaded.scenario.tenants)
-    total = 0.0
-    for phase in loaded.scenario.phases:
-        if phase.sweep is not None:
-            length_s = sweep_length_s(loaded, phase)
-            total += length_s * phase.sweep.rate * (replicas or 1)
-        else:
-            assert phase.arrivals is not None
-            assert phase.duration_s is not None
-            length_s = phase.duration_s
-            total += expected_count(phase.arrivals, length_s)
-        total += own_rate * length_s if phase.role == "traffic" else 0.0
-    if not math.isfinite(total) or total > MAX_ARRIVALS:
-        raise ScenarioError(
-            f"scenario {loaded.scenario.name!r} plans about {total:.3g} requests",
-            expected=f"at most {MAX_ARRIVALS:,}",
-            change="look for a mistyped rate or duration_s",
-        )
-
-
 def _with_identity(plan: pd.DataFrame, prompts: PromptLibrary, salt: str) -> pd.DataFrame:
     of: list[Any] = [prompts[prompt_id] for prompt_id in plan.prompt_id]
     digests = [hashlib.sha256(f"{salt}\x1f{index}".encode()).hexdigest() for index in plan.index]
@@ -279,11 +304,13 @@ def _with_identity(plan: pd.DataFrame, prompts: PromptLibrary, salt: str) -> pd.
         trace_id=[f"{int(digest[:32], 16) or 1:032x}" for digest in digests],
         span_id=[f"{int(digest[32:48], 16) or 1:016x}" for digest in digests],
         family=[prompt.family for prompt in of],
-        prefix_group=[prompt.prefix_group for prompt in of],
+        prefix_group=pd.array([prompt.prefix_group for prompt in of], dtype="string"),
         session_id=[prompt.session_id for prompt in of],
         turn=pd.array([prompt.turn for prompt in of], dtype="Int64"),
         step=plan["step"].astype("Int64"),
     )
     if "user" in plan:
         plan = link_turns(plan).drop(columns="user")
-    return PLAN.to_pandas(PLAN.conform(plan))
+    # Behind filler, prompts of a group share no prefix any more.
+    plan["prefix_group"] = plan["prefix_group"].where(plan["input_tokens"].isna())
+    return PLAN.to_pandas(PLAN.conform(plan[[name for name in PLAN.names if name in plan]]))

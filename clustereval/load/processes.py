@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clustereval.core.arrivals import Arrivals, Constant, Gamma, Poisson, Ramp, Spike, Steps
+from clustereval.core.arrivals import Constant, Gamma, Poisson, Ramp, Spike, Steps
 
 Offsets = npt.NDArray[np.float64]
+Process = Constant | Poisson | Gamma | Ramp | Spike | Steps
+"""Those that need nothing but their own numbers; traces are :mod:`clustereval.load.traced`'s."""
 
 
-def arrival_offsets(arrivals: Arrivals, duration_s: float, rng: np.random.Generator) -> Offsets:
+def arrival_offsets(arrivals: Process, duration_s: float, rng: np.random.Generator) -> Offsets:
     """Due times of one phase, in seconds from its start."""
     match arrivals:
         case Constant(rate=rate):
@@ -33,7 +35,7 @@ def arrival_offsets(arrivals: Arrivals, duration_s: float, rng: np.random.Genera
             return steps(arrivals, duration_s, rng)
 
 
-def expected_count(arrivals: Arrivals, duration_s: float) -> float:
+def expected_count(arrivals: Process, duration_s: float) -> float:
     """Mean number of arrivals: the integral of the rate over the phase."""
     match arrivals:
         case Ramp(start_rate=start, end_rate=end):

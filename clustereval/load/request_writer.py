@@ -14,6 +14,7 @@ from typing import Any, Final
 from clustereval.core import wire
 from clustereval.core.api_keys import api_key
 from clustereval.core.errors import ScenarioError
+from clustereval.core.padding import Padder, unchanged
 from clustereval.core.prompts import Message, PromptLibrary
 from clustereval.core.scenario import Request, Tenant
 from clustereval.load.rows import Arrival
@@ -55,6 +56,7 @@ class RequestWriter:
         target: request target, e.g. ``/v1/chat/completions``.
         authority: value of ``Host``.
         api_key_env: name of the variable with the target's key; a tenant's own goes first.
+        padder: makes the prompts of arrivals that wish for a length.
 
     Raises:
         ScenarioError: a header that cannot be sent, or a key's variable that is not set.
@@ -70,10 +72,12 @@ class RequestWriter:
         tenants: Iterable[Tenant],
         prompts: PromptLibrary,
         api_key_env: str | None,
+        padder: Padder | None = None,
     ):
         self._model = model
         self._request = request
         self._prompts = prompts
+        self._padder = padder
         keys: list[str] = []
         self._heads: dict[str, str] = {}
         for tenant in tenants:
@@ -86,13 +90,17 @@ class RequestWriter:
             )
         self.redact = Redactor(keys)
         # Prompts recur; making each body once keeps the sender's own delay out of the numbers.
-        self._body = functools.lru_cache(maxsize=4096)(self._make_body)
+        # Padded ones do not recur, and each may be a megabyte: they are not kept. Nor are those
+        # that hold what a model has said in a conversation.
+        self._known_body = functools.lru_cache(maxsize=4096)(self._make_body)
 
     def __call__(self, arrival: Arrival) -> tuple[bytes, bytes]:
         """Head (with the blank line) and body."""
-        # What a model has said in a conversation is said once: no other request has that body.
-        make = self._make_body if arrival.said else self._body
-        body = make(arrival.prompt_id, arrival.model or self._model, arrival.said)
+        own = (arrival.model or self._model, arrival.max_tokens, arrival.min_tokens)
+        if arrival.wish is None and not arrival.said:
+            body = self._known_body(arrival.prompt_id, *own)
+        else:
+            body = self._make_body(arrival.prompt_id, *own, self._messages(arrival))
         trace = wire.traceparent(arrival.trace_id, arrival.span_id)
         lines = [
             self._heads[arrival.tenant],
@@ -104,12 +112,26 @@ class RequestWriter:
             lines.append(f"{wire.PIN}: {arrival.pin}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), body
 
-    def _make_body(self, prompt_id: str, model: str, said: tuple[str, ...]) -> bytes:
+    def _messages(self, arrival: Arrival) -> list[dict[str, Any]]:
+        prompt = self._prompts[arrival.prompt_id]
+        if arrival.wish is None:
+            return with_answers(prompt.messages, arrival.said)
+        assert self._padder is not None  # no replay begins without one: see session
+        return self._padder.messages(prompt, arrival.wish)
+
+    def _make_body(
+        self,
+        prompt_id: str,
+        model: str,
+        max_tokens: int | None,
+        min_tokens: int | None,
+        messages: list[dict[str, Any]] | None = None,
+    ) -> bytes:
         prompt, request = self._prompts[prompt_id], self._request
         body: dict[str, Any] = {
             "model": model,
-            "messages": with_answers(prompt.messages, said),
-            "max_tokens": prompt.max_tokens or request.max_tokens,
+            "messages": unchanged(prompt) if messages is None else messages,
+            "max_tokens": max_tokens or prompt.max_tokens or request.max_tokens,
             "temperature": request.temperature,
             "stream": request.stream,
         }
@@ -123,6 +145,9 @@ class RequestWriter:
         logprobs = request.logprobs if prompt.logprobs is None else prompt.logprobs
         if logprobs is not None:
             optional |= {"logprobs": True, "top_logprobs": logprobs or None}
+        if min_tokens is not None:
+            # Not OpenAI's: vLLM and SGLang take them.
+            body.update(min_tokens=min_tokens, ignore_eos=True)
         body.update({name: value for name, value in optional.items() if value is not None})
         return json.dumps(body).encode("ascii")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from clustereval.core.columns import RESPONSE_FIELDS
 from clustereval.core.looks import STOPPED_EARLY
+from clustereval.core.padding import Wish, wish_of
 from clustereval.core.sessions import TURN_FAILED
 
 INTERRUPTED: Final = "interrupted"
@@ -64,8 +65,19 @@ class Arrival:
     """A later turn: ``due_s`` is its earliest moment, until the answer before it has ended."""
     history: str | None = None
     cancel_after_s: float | None = None
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    input_tokens: int | None = None
+    prefix_blocks: Sequence[int] | None = None
+    block_tokens: int | None = None
+    content_id: str | None = None
     said: tuple[str, ...] = ()
     """The model's answers to the conversation's earlier turns; for ``history`` ``answers``."""
+
+    @property
+    def wish(self) -> Wish | None:
+        """What the prompt is padded to; null: sent as it stands."""
+        return None if self.input_tokens is None else wish_of(self)
 
 
 class Cancelled(BaseException):

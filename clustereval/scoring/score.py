@@ -96,7 +96,7 @@ def score_requests(
 
 @dataclass(frozen=True)
 class _Kind:
-    """Requests that are alike: one prompt, and one answer or one way of having none."""
+    """Requests that are alike: one content, and one answer or one way of having none."""
 
     prompt: Prompt
     content: str
@@ -115,7 +115,10 @@ class _Kind:
 
 @dataclass(frozen=True)
 class _IdleAnswers:
-    """The baseline's whole answers by input, and how many rows it has of each input."""
+    """The baseline's whole answers by what was asked, and how many rows it has of each.
+
+    A prompt that was padded is another input: its answer is not compared with the plain one's.
+    """
 
     answers: dict[str, tuple[Answer, ...]]
     rows: Counter[str]
