@@ -204,8 +204,13 @@ def _dispersions(t_s: Floats, drawn: Floats | None, length_s: float) -> list[Dis
 
 def _dispersion(t_s: Floats, window_s: float, windows: int) -> float | None:
     index = (t_s / window_s).astype(np.int64)
-    counts = np.bincount(index[index < windows], minlength=windows)
-    return float(counts.var(ddof=1) / counts.mean()) if counts.any() else None
+    # Windows without a request are not made: a trace may be months of mostly silence.
+    _, counts = np.unique(index[index < windows], return_counts=True)
+    total = float(counts.sum())
+    if not total:
+        return None
+    variance = (float((counts.astype(float) ** 2).sum()) - total**2 / windows) / (windows - 1)
+    return variance / (total / windows)
 
 
 def _patterns(

@@ -15,7 +15,7 @@ from clustereval.core.scenario import Scenario
 from clustereval.core.scenario_yaml import apply_override, read_yaml
 
 _PROCESSES: Final = frozenset(
-    {"constant", "poisson", "gamma", "ramp", "spike", "trace", "like_trace"}
+    {"constant", "poisson", "gamma", "ramp", "spike", "steps", "trace", "like_trace"}
 )
 
 

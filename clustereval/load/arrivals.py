@@ -6,7 +6,6 @@ or a tenant leaves the draws of the others as they were.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Iterator
@@ -17,9 +16,7 @@ import numpy as np
 import pandas as pd
 
 from clustereval.core.arrivals import FromTrace, LikeTrace, Trace
-from clustereval.core.columns import PLAN
 from clustereval.core.errors import ScenarioError
-from clustereval.core.prompts import PromptLibrary
 from clustereval.core.scenario import Phase, Tenant
 from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.seeds import substream
@@ -29,7 +26,6 @@ from clustereval.load.traced import TracedPlanner
 from clustereval.load.users import (
     converse,
     hang_up_s,
-    link_turns,
     models_of,
     naming_own_model,
     talks_of,
@@ -122,7 +118,7 @@ def make_plan(
             expected="at least one arrival",
             change="raise the phases' rate or duration_s",
         )
-    return _with_identity(plan.reset_index(drop=True), loaded.prompts, salt)
+    return with_identity(plan.reset_index(drop=True), loaded.prompts, salt)
 
 
 class _Planner:

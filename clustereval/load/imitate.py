@@ -28,6 +28,7 @@ PER_WINDOW: Final = 10
 """Requests that a window holds in the mean, where its length is not given. Fewer, and a window
 tells nothing; more, and bursts that are shorter than it are blurred."""
 MIN_REQUESTS: Final = 20
+MAX_WINDOWS: Final = 10_000_000
 _ROUNDS: Final = 8
 """Rate and burstiness are estimated from each other; they settle within a few rounds."""
 _STEADIEST: Final = 1e-4
@@ -74,12 +75,14 @@ def fit(t_s: Floats, length_s: float, window_s: float | None = None) -> Fit:
         window_s: of constant rate; as long as ``PER_WINDOW`` requests take where not given.
 
     Raises:
-        ValueError: too few arrivals to fit anything to.
+        ValueError: too few arrivals to fit anything to, or too many windows to hold.
     """
     if len(t_s) < MIN_REQUESTS:
         raise ValueError(f"{len(t_s)} requests, at least {MIN_REQUESTS} are needed")
     wanted = window_s or PER_WINDOW * length_s / len(t_s)
-    windows = max(1, round(length_s / wanted))
+    windows = max(1, round(min(length_s / wanted, 1e12)))
+    if windows > MAX_WINDOWS:
+        raise ValueError(f"{windows:.3g} windows of {wanted:.3g} s, at most {MAX_WINDOWS:.3g} fit")
     edges = np.linspace(0.0, length_s, windows + 1)
     counts = np.diff(np.append(np.searchsorted(t_s, edges[:-1], side="left"), len(t_s)))
     mean = float(counts.mean())

@@ -142,7 +142,7 @@ class TracedPlanner:
         return slice(int(first), int(last))
 
     def _part(self, phase: Phase) -> Part:
-        settings, _ = _settings(phase)
+        settings, duration_s = _settings(phase)
         trace, rows = self._trace(settings), self._slice(phase)
         factor = self.expected_count(phase) / (rows.stop - rows.start)
         whole, rest = int(factor), factor - int(factor)
@@ -152,9 +152,9 @@ class TracedPlanner:
         kept.append(own[self._draw(settings, "keep", whole)[own] < rest])
         row = np.concatenate(kept)
         copy = np.repeat(np.arange(len(kept)), [len(part) for part in kept])
-        t_s = trace.t_s
-        gap_s = np.append(np.diff(t_s), 0.0)
-        at_s = t_s[row]
+        end_s = settings.from_s + duration_s * settings.speed
+        gap_s = np.diff(np.append(np.minimum(trace.t_s, end_s), end_s))
+        at_s = trace.t_s[row]
         for number in range(1, len(kept)):
             # Copies at one moment would make bursts that the trace does not have.
             mine = copy == number

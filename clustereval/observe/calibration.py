@@ -156,6 +156,8 @@ def calibration_notes(calibration: Calibration, found: Lengths) -> list[str]:
 
 def kept_note(requests: pd.DataFrame) -> str | None:
     """How many prompts had their traced length, by the target's own count; None without any."""
+    if "input_tokens" not in requests:
+        return None
     wished, counted = requests["input_tokens"], requests["prompt_tokens"]
     both = requests[wished.notna() & counted.notna()]
     if both.empty:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from clustereval.core.findings import Finding, Findings
+from clustereval.core.inputs import same_input
 from clustereval.core.scenario import Scenario, Slo, Tenant
 from clustereval.report.aggregates import judged
 from clustereval.report.estimates import Estimate, mean_of_scores, paired_mean, quantile
@@ -67,13 +68,14 @@ def replica_map(
     found = _skew_findings(findings)
     pinned = seen[(seen.role == "baseline") & seen.pin.notna()]
     base = pinned if pinned.replica_id.nunique() == len(replicas) else seen
+    base = base.assign(content=same_input(base))
     done = scores[scores.status == "scored"]
     rubrics = sorted(done.scorer.unique(), key=lambda name: (name != "correct", name))
     if not rubrics:
         return None
     means = {
         rubric: base.merge(done.loc[done.scorer == rubric, ["request_id", "value"]])
-        .groupby(["prompt_id", "replica_id"])
+        .groupby(["content", "replica_id"])
         .value.mean()
         .unstack()
         for rubric in rubrics

@@ -75,6 +75,10 @@ def test_the_five_scenarios_ship() -> None:
             ["steps judge each rate by what was due in it", "drop sessions, or the steps"],
         ),
         (
+            {"phases": [{**PHASE, "sessions": {}, "arrivals": {"process": "trace", "file": "t"}}]},
+            ["a trace has its own requests: drop sessions"],
+        ),
+        (
             {"phases": [{**PHASE, "cancel": {"share": 1.5, "within_s": 1}}]},
             ["phases.0.cancel.share", "found 1.5"],
         ),

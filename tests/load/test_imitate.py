@@ -73,6 +73,8 @@ def test_requests_at_one_moment_can_be_fitted() -> None:
 
 
 def test_too_few_requests_are_refused() -> None:
-    """Nothing is fitted to a handful."""
+    """Nothing is fitted to a handful, and no more windows are made than memory holds."""
+    with pytest.raises(ValueError, match="windows of"):
+        imitate.fit(np.linspace(0.0, 1e9, 100), 1e9, 1e-3)
     with pytest.raises(ValueError, match="5 requests"):
         imitate.fit(np.arange(5.0), 10.0)

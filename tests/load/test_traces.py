@@ -227,6 +227,90 @@ def test_bad_files_are_refused_with_their_line(tmp_path: Path, name: str) -> Non
     assert error.value.expected
 
 
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+    | st.just(10**400) | st.just("9" * 30),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(
+            ["timestamp", "input_length", "output_length", "hash_ids", "resourceSpans", "resource",
+             "scopeSpans", "spans", "attributes", "key", "value", "intValue", "startTimeUnixNano",
+             "traceId", "gen_ai.usage.input_tokens", "gen_ai.operation.name"]
+        ),
+        inner,
+        max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+MOONCAKE = st.fixed_dictionaries(
+    dict.fromkeys(("timestamp", "input_length", "output_length", "hash_ids"), VALUES)
+)
+
+
+@st.composite
+def spans(draw: st.DrawFn) -> dict[str, object]:
+    """An export request with a span of anything."""
+    usage = {"key": "gen_ai.usage.input_tokens", "value": draw(VALUES)}
+    service = {"key": "service.name", "value": {"stringValue": draw(VALUES)}}
+    made = {"startTimeUnixNano": draw(VALUES), "traceId": draw(VALUES), "spanId": draw(VALUES)}
+    request = export([{**made, "parentSpanId": draw(VALUES), "attributes": [usage]}])
+    request["resourceSpans"][0]["resource"]["attributes"] = [service, draw(VALUES)]
+    return request
+
+
+def refused_at_most(path: Path) -> str:
+    """Reads a file; what it was refused for, or nothing."""
+    try:
+        read_trace(path)
+    except TraceFileError as error:
+        return str(error)
+    return ""
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        MOONCAKE | spans() | st.fixed_dictionaries({"resourceSpans": VALUES}) | VALUES,
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_no_json_is_a_traceback(tmp_path: Path, values: list[object]) -> None:
+    """Whatever JSON a file holds, it is read, or refused with a message that names it."""
+    path = save(fresh(tmp_path), [json.dumps(value) for value in values])
+    assert str(path) in (refused_at_most(path) or str(path))
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.sampled_from(["time_s", "time", "TIMESTAMP,ContextTokens,GeneratedTokens"]),
+    st.lists(st.text(max_size=30), max_size=4),
+)
+def test_no_csv_is_a_traceback(tmp_path: Path, header: str, lines: list[str]) -> None:
+    """Whatever stands below a header, it is read, or refused with a message that names it."""
+    path = fresh(tmp_path)
+    path.write_bytes("\n".join([header, *lines]).encode("utf-8", "surrogatepass"))
+    assert str(path) in (refused_at_most(path) or str(path))
+
+
+def test_labels_are_text_that_can_be_written(tmp_path: Path) -> None:
+    """Half a surrogate pair in a label's JSON becomes a stand-in, not an error when it is shown."""
+    line = json.dumps(export([span(Asked(0, 1, 1), 0)], service="a\ud800"))
+    assert read_trace(save(tmp_path / "t", [line])).rows["label"].tolist() == ["a?"]
+
+
+def test_times_a_century_apart_are_refused(tmp_path: Path) -> None:
+    """One wrong time would make a trace of nothing but silence."""
+    with pytest.raises(TraceFileError, match="apart"):
+        read_trace(save(tmp_path / "t", ["time_s", "0", "1e18"]))
+
+
 def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     """Missing, a folder, UTF-16, not UTF-8, half an archive: each says so."""
     whole = save(tmp_path / "whole", plain([Asked(i, 1, 1) for i in range(500)]), zipped=True)
@@ -238,7 +322,7 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     other.write_bytes(b"time_s,tenant\n1,caf\xe9\n")
     for path, told in (
         (tmp_path / "none", "No such file"),
-        (tmp_path, "cannot be read"),
+        (tmp_path, "no regular file"),
         (half, "cannot be read after line"),
         (wide, "UTF-16"),
         (other, "not UTF-8"),

@@ -7,6 +7,7 @@ each needs.
 from __future__ import annotations
 
 import json
+import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +39,9 @@ def read_trace(path: Path) -> Trace:
             expected="a trace of real traffic",
             change="correct the path (in a scenario it is relative to the scenario file)",
         ) from None
+    if not stat.S_ISREG(found.st_mode):
+        # A pipe can be read once only, and its first bytes tell the format.
+        raise TraceFileError(f"{path}: no regular file", expected="a file, gzip or not")
     return _read(path, found.st_mtime_ns, found.st_size)
 
 

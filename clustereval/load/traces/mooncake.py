@@ -13,6 +13,7 @@ from typing import Any, Final
 from clustereval.load.traces.table import Collector
 
 BLOCK_TOKENS: Final = 512
+_LATEST_MS: Final = 1e15
 _NEEDS: Final = frozenset({"timestamp", "input_length", "output_length"})
 
 
@@ -47,7 +48,7 @@ def _is_whole(value: object) -> bool:
 
 
 def _number(value: object, name: str, line: int, rows: Collector) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _LATEST_MS:
         raise rows.wrong(line, f"{name} is {value!r}"[:80], "a number of milliseconds")
     return float(value)
 

@@ -81,7 +81,8 @@ def _spans(
 def _attributes(holder: dict[str, Any]) -> dict[str, Any]:
     """Attributes by name; a value is the one member of OTLP's ``AnyValue``."""
     found: dict[str, Any] = {}
-    for item in holder.get("attributes") or ():
+    given = holder.get("attributes")
+    for item in given if isinstance(given, list) else ():
         if isinstance(item, dict) and isinstance(item.get("value"), dict):
             found[str(item.get("key"))] = next(iter(item["value"].values()), None)
     return found
@@ -90,7 +91,7 @@ def _attributes(holder: dict[str, Any]) -> dict[str, Any]:
 def _asks(facts: dict[str, Any]) -> bool:
     operation = facts.get(attributes.OPERATION)
     if operation is not None:
-        return operation in _ASKS
+        return isinstance(operation, str) and operation in _ASKS
     return any(name in facts for name in _INPUT)
 
 
@@ -110,13 +111,12 @@ def _tokens(
 
 def _start_s(span: dict[str, Any], line: int, rows: Collector) -> float:
     try:
-        nanoseconds = int(span["startTimeUnixNano"])
-    except (KeyError, TypeError, ValueError):
+        whole, rest = divmod(int(span["startTimeUnixNano"]), 10**9)
+        return whole + rest / 1e9
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise rows.wrong(
             line, "a span without startTimeUnixNano", "nanoseconds since 1970"
         ) from None
-    whole, rest = divmod(nanoseconds, 10**9)
-    return whole + rest / 1e9
 
 
 def _told_above(own: Span, parents: dict[Span, Span], known: set[Span]) -> bool:

@@ -22,6 +22,8 @@ Floats = NDArray[np.float64]
 MAX_REQUESTS: Final = 20_000_000
 MAX_BLOCKS: Final = 200_000_000
 """Prefix blocks of all requests together: 1.6 GB of ids."""
+MAX_LENGTH_S: Final = 3.2e9
+"""A century: longer traces are in another unit, or have a wrong time in them."""
 MAX_TOKENS: Final = 100_000_000
 """Tokens of one prompt or answer: more is no length."""
 _NONE: Final = -1
@@ -144,9 +146,15 @@ class Collector:
         self._input.append(_NONE if input_tokens is None else input_tokens)
         self._output.append(_NONE if output_tokens is None else output_tokens)
         # The same few names a million times are kept once.
-        self._labels.append(None if label is None else self._names.setdefault(label, label))
+        self._labels.append(None if label is None else self._name(label))
         self._ids.extend(blocks)
         self._starts.append(len(self._ids))
+
+    def _name(self, label: str) -> str:
+        if label not in self._names:
+            # JSON can hold half a surrogate pair, which nothing can print.
+            self._names[label] = label.encode("utf-8", "replace").decode()
+        return self._names[label]
 
     def wrong(
         self, line: int, found: str, expected: str, change: str | None = None
@@ -164,6 +172,12 @@ class Collector:
                 expected="at least one",
             )
         t_s = np.frombuffer(self._t_s, dtype=float)
+        if t_s.max() - t_s.min() > MAX_LENGTH_S:
+            raise TraceFileError(
+                f"{self.path}: the first and the last request are {np.ptp(t_s):.3g} s apart",
+                expected=f"at most {MAX_LENGTH_S:.3g} s",
+                change="look for a wrong time, or for another unit",
+            )
         behind = int((np.diff(t_s) < 0).sum())
         order = np.argsort(t_s, kind="stable")
         ordered = t_s[order]
