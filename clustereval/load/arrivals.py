@@ -20,6 +20,7 @@ from clustereval.core.errors import ScenarioError
 from clustereval.core.scenario import Phase, Tenant
 from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.seeds import substream
+from clustereval.load.identity import with_identity
 from clustereval.load.processes import Offsets, arrival_offsets, expected_count, step_numbers
 from clustereval.load.sweeps import in_turn_order, sweep_length_s, sweep_models, sweep_order
 from clustereval.load.traced import TracedPlanner
@@ -289,24 +290,3 @@ def _with_steps(rows: pd.DataFrame, phase: Phase, length_s: float) -> pd.DataFra
         return rows.assign(step=None)
     number = step_numbers(phase.steps, length_s, rows["due_s"].to_numpy(dtype=float))
     return rows.assign(step=number)[number > 0].reset_index(drop=True)
-
-
-def _with_identity(plan: pd.DataFrame, prompts: PromptLibrary, salt: str) -> pd.DataFrame:
-    of: list[Any] = [prompts[prompt_id] for prompt_id in plan.prompt_id]
-    digests = [hashlib.sha256(f"{salt}\x1f{index}".encode()).hexdigest() for index in plan.index]
-    plan = plan.assign(
-        request_id=[f"{salt}-{index:06d}" for index in plan.index],
-        # All zeroes is the one invalid id (https://www.w3.org/TR/trace-context/#trace-id).
-        trace_id=[f"{int(digest[:32], 16) or 1:032x}" for digest in digests],
-        span_id=[f"{int(digest[32:48], 16) or 1:016x}" for digest in digests],
-        family=[prompt.family for prompt in of],
-        prefix_group=pd.array([prompt.prefix_group for prompt in of], dtype="string"),
-        session_id=[prompt.session_id for prompt in of],
-        turn=pd.array([prompt.turn for prompt in of], dtype="Int64"),
-        step=plan["step"].astype("Int64"),
-    )
-    if "user" in plan:
-        plan = link_turns(plan).drop(columns="user")
-    # Behind filler, prompts of a group share no prefix any more.
-    plan["prefix_group"] = plan["prefix_group"].where(plan["input_tokens"].isna())
-    return PLAN.to_pandas(PLAN.conform(plan[[name for name in PLAN.names if name in plan]]))
