@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clustereval.core.errors import RunFolderError
-from clustereval.load.rows import ARRIVAL_COLUMNS, Arrival
+from clustereval.load.rows import ARRIVAL_COLUMNS, Arrival, arrivals_from
 
 _BATCH: Final = 256
 """Rows read at once: about 0.1 ms of the event loop's time."""
@@ -26,10 +27,10 @@ class PlanFile:
 
     def __init__(self, path: Path):
         self._path = path
+        self.padded = False
+        """Whether some prompt is to be padded to a length."""
         try:
-            with pq.ParquetFile(path) as file:
-                due = file.read(columns=["due_s"]).column("due_s").to_numpy()
-                wished = file.read(columns=["input_tokens"]).column("input_tokens")
+            due = self._due()
         except (OSError, pa.ArrowException) as error:
             raise RunFolderError(f"{path}: cannot be read: {error}") from None
         if len(due) > 1 and bool(np.any(np.diff(due) < 0)):
@@ -37,8 +38,6 @@ class PlanFile:
                 f"{path}: not in the order of due_s", expected="each arrival due after the last"
             )
         self.count = len(due)
-        self.padded = wished.null_count < len(wished)
-        """Whether an arrival's prompt is to be padded."""
         self.end_due_s = float(due[-1]) if len(due) else 0.0
         """When the last arrival is due."""
 
@@ -49,6 +48,13 @@ class PlanFile:
         with pq.ParquetFile(self._path) as file:
             batches = file.iter_batches(_BATCH, columns=list(ARRIVAL_COLUMNS), use_threads=False)
             for batch in batches:
-                columns = [batch.column(name).to_pylist() for name in ARRIVAL_COLUMNS]
-                for values in zip(*columns, strict=True):
-                    yield Arrival(*values)
+                yield from arrivals_from(batch)
+
+    def _due(self) -> npt.NDArray[np.float64]:
+        with pq.ParquetFile(self._path) as file:
+            # One that was made before traces were read lacks their columns.
+            if "input_tokens" in file.schema_arrow.names:
+                wished = file.read(columns=["input_tokens"]).column("input_tokens")
+                self.padded = wished.null_count < len(wished)
+            due: npt.NDArray[np.float64] = file.read(columns=["due_s"]).column("due_s").to_numpy()
+            return due

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 
-from clustereval.core.columns import RESPONSE_FIELDS
+from clustereval.core.columns import PLAN, RESPONSE_FIELDS
 from clustereval.core.looks import STOPPED_EARLY
 from clustereval.core.padding import Wish, wish_of
 from clustereval.core.sessions import TURN_FAILED
@@ -67,20 +68,15 @@ class Arrival:
     cancel_after_s: float | None = None
     max_tokens: int | None = None
     min_tokens: int | None = None
-    input_tokens: int | None = None
-    prefix_blocks: Sequence[int] | None = None
-    block_tokens: int | None = None
-    content_id: str | None = None
+    wish: Wish | None = None
+    """What the prompt is padded to; null: sent as it stands."""
     said: tuple[str, ...] = ()
     """The model's answers to the conversation's earlier turns; for ``history`` ``answers``."""
 
-    @property
-    def wish(self) -> Wish | None:
-        """What the prompt is padded to; null: sent as it stands."""
-        return None if self.input_tokens is None else wish_of(self)
 
-
-ARRIVAL_COLUMNS: Final = tuple(field.name for field in fields(Arrival) if field.name != "said")
+_SENT: Final = tuple(field.name for field in fields(Arrival) if field.name not in ("wish", "said"))
+_WISHED: Final = ("input_tokens", "prefix_blocks", "block_tokens", "content_id")
+ARRIVAL_COLUMNS: Final = (*_SENT, *_WISHED)
 """Columns of the plan that sending needs."""
 
 
@@ -90,11 +86,36 @@ class Cancelled(BaseException):
 
 def arrivals_of(plan: pd.DataFrame) -> list[Arrival]:
     """The plan's rows in order of their due time."""
-    # Columns that an older plan lacks are null.
-    ordered = plan.sort_values("due_s", kind="stable").reindex(columns=list(ARRIVAL_COLUMNS))
-    ordered = ordered.astype(object)
-    columns = [ordered[name].where(ordered[name].notna(), None) for name in ARRIVAL_COLUMNS]
-    return [Arrival(*values) for values in zip(*columns, strict=True)]
+    ordered = plan.sort_values("due_s", kind="stable")
+    return list(arrivals_from(PLAN.conform(ordered).select(ARRIVAL_COLUMNS)))
+
+
+def arrivals_from(rows: pa.Table | pa.RecordBatch) -> Iterator[Arrival]:
+    """Rows of the plan as arrivals, in their order.
+
+    Args:
+        rows: with columns of ``ARRIVAL_COLUMNS``; those that are absent count as null.
+    """
+    there = set(rows.schema.names)
+    columns = {
+        name: rows.column(name).to_pylist() if name in there else [None] * rows.num_rows
+        for name in ARRIVAL_COLUMNS
+    }
+    sent = zip(*(columns[name] for name in _SENT), strict=True)
+    if columns["input_tokens"].count(None) == rows.num_rows:
+        yield from (Arrival(*values) for values in sent)
+        return
+    wished = zip(*(columns[name] for name in _WISHED), strict=True)
+    for values, wish in zip(sent, wished, strict=True):
+        arrival = Arrival(*values)
+        yield arrival if wish[0] is None else replace(arrival, wish=wish_of(_Wished(*wish)))
+
+
+class _Wished(NamedTuple):
+    input_tokens: int
+    prefix_blocks: list[int] | None
+    block_tokens: int | None
+    content_id: str
 
 
 _EMPTY: Final[Row] = dict.fromkeys(RESPONSE_FIELDS)

@@ -16,6 +16,7 @@ import psutil
 from gevent.event import Event
 from gevent.pool import Group
 
+from clustereval.core.columns import PLAN
 from clustereval.core.errors import RunFolderError, ScenarioError
 from clustereval.core.padding import Padder
 from clustereval.load.arrival_times import SocketReader
@@ -77,7 +78,7 @@ class Session:
         """Set when everything has been written and the exit code is known."""
         self.stopped_by_locust = False
         self._show = show
-        plan = PlanFile(run.path("plan.parquet"))
+        plan = PlanFile(run.path(PLAN.file))
         if plan.padded and run.manifest.padding is None:
             raise ScenarioError(
                 "the scenario replays a trace's prompt lengths, and no target was calibrated",

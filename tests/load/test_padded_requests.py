@@ -48,15 +48,9 @@ def body(write: RequestWriter, arrival: Arrival) -> dict[str, Any]:
     return value
 
 
-def wished(wish: Wish) -> dict[str, Any]:
-    """A wish as an arrival's own fields."""
-    own = {"input_tokens": wish.input_tokens, "content_id": wish.content_id}
-    return {**own, "prefix_blocks": wish.blocks, "block_tokens": wish.block_tokens}
-
-
 def test_a_wish_pads_the_prompt_and_its_limit_goes_out() -> None:
     """The filler's words, the prompt behind them, and max_tokens of the arrival."""
-    sent = body(writer(), replace(PLAIN, **wished(Wish(502, (1, 2), 100, "c")), max_tokens=33))
+    sent = body(writer(), replace(PLAIN, wish=Wish(502, (1, 2), 100, "c"), max_tokens=33))
     assert len(sent["messages"][0]["content"].split("\n")[0].split()) == 500
     assert unpadded(sent["messages"]) == [{"role": "user", "content": "hello"}]
     assert sent["max_tokens"] == 33
@@ -83,7 +77,7 @@ def test_padded_bodies_are_not_kept() -> None:
     """A million different prompts of a megabyte each must not stay in memory."""
     write = writer()
     for number in range(50):
-        write(replace(PLAIN, **wished(Wish(5000, (number,), 512, f"c{number}"))))
+        write(replace(PLAIN, wish=Wish(5000, (number,), 512, f"c{number}")))
     assert write._known_body.cache_info().currsize == 0
 
 
