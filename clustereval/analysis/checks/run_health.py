@@ -15,6 +15,7 @@ from clustereval.analysis.intervals import point_quantile
 from clustereval.analysis.slices import Floats, Frames, Mask
 from clustereval.core.checks import RunHealth
 from clustereval.core.findings import Finding, Warning, WarningCode
+from clustereval.core.sessions import TURN_FAILED
 
 CENSUS = "census of the run's arrivals: no sampling error"
 
@@ -34,10 +35,11 @@ class RunHealthCheck:
         sent = ~np.isnan(late)
         drafts = [
             self._late(frames, late, sent, settings.late_p99_s),
-            *self._client_shares(frames, settings.client_ratio),
+            *self._client_shares(frames, settings),
         ]
-        # Beyond max_in_flight it is the target that does not answer: a failure of the target.
-        piled_up = (frames.rows["error_type"] == "max_in_flight").to_numpy(bool, na_value=False)
+        # Beyond max_in_flight it is the target that does not answer: a failure of the target. So is
+        # a turn that its user never sent because the one before got no answer.
+        piled_up = frames.rows["error_type"].isin(["max_in_flight", TURN_FAILED]).to_numpy(bool)
         drafts.append(
             self._share(
                 frames,
@@ -55,8 +57,8 @@ class RunHealthCheck:
                 self._share(
                     frames,
                     "unobserved",
-                    unobserved & frames.ok,
-                    frames.ok,
+                    unobserved & frames.whole,
+                    frames.whole,
                     settings.unobserved_ratio,
                     f"answers without a replica although the level is {frames.level}",
                     "check that every replica's access log or probe header reaches the observer",
@@ -90,7 +92,7 @@ class RunHealthCheck:
             )  # fmt: skip
         return drafts
 
-    def _client_shares(self, frames: Frames, limit: float) -> list[Draft]:
+    def _client_shares(self, frames: Frames, settings: RunHealth) -> list[Draft]:
         """The client's part of each latency, of runs that recorded it."""
         delay = frames.numbers("client_delay_s")
         drafts = []
@@ -99,6 +101,7 @@ class RunHealthCheck:
             share = client_share(latency, delay)
             if share is None:
                 continue
+            limit = min(max(settings.client_ratio, settings.client_least_s / share.measured_s), 1.0)
             where = "median" if share.quantile == 0.5 else f"p{100 * share.quantile:g}"
             worst = np.argsort(-np.where(np.isnan(delay), -np.inf, delay), kind="stable")
             drafts.append(
