@@ -56,7 +56,9 @@ def chaos(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
                 highest = max(highest, _rss(process, highest))
     rows = pd.DataFrame(read_json_lines(run.path(RAW_RESPONSES)))
     return Outcome(
-        rows=run.plan.merge(rows, on="request_id", how="left", validate="one_to_one"),
+        rows=run.plan.drop(columns="due_s").merge(
+            rows, on="request_id", how="left", validate="one_to_one"
+        ),
         log=server.log,
         closed_on=server.closed_on,
         account=json.loads(run.path(RAW_LOAD).read_text()),
@@ -146,7 +148,7 @@ def test_time_outs_end_what_never_ends(chaos: Outcome) -> None:
     """A stream without end, a silent server and a head without end take `timeout_s`, no longer."""
     endless = chaos.rows[chaos.rows.error_type == "timeout"]
     took = endless.end_s - endless.sent_s
-    assert took.between(TIMEOUT_S - 0.02, TIMEOUT_S + 0.5).all()
+    assert took.between(TIMEOUT_S - 0.02, TIMEOUT_S + 2.0).all()
 
 
 def test_memory_is_bounded_by_what_is_in_flight(chaos: Outcome) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from clustereval.core.errors import TargetError
 from clustereval.load.dial import Dialer
-from clustereval.observe.api import Api, open_client
+from clustereval.observe.api import Api, Models, open_client
 from tests.load.test_client import arrival, client
 from tests.support.certificates import PRIVATE_CA_HASH, private_ca
 from tests.support.mock_server import MockServer
@@ -85,14 +85,14 @@ def test_looking_and_loading_take_the_same_way(
     ):
         monkeypatch.setenv("ALL_PROXY", f"http://{USER}:{PASSWORD}@127.0.0.1:{proxy.port}")
         with open_client(target.url, None, 5.0) as http:
-            assert list(Api(http, target.url, None).models() or ()) == ["mock"]
+            assert Api(http, target.url, None).models() == Models(["mock"], frozenset())
         looked = len(proxy.heads)
         assert client(target.url).send(arrival("plain"), 0)["outcome"] == "ok"
         assert 0 < looked < len(proxy.heads)
         monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
         before = len(proxy.heads)
         with open_client(target.url, None, 5.0) as http:
-            assert list(Api(http, target.url, None).models() or ()) == ["mock"]
+            assert Api(http, target.url, None).models() == Models(["mock"], frozenset())
         assert client(target.url).send(arrival("plain"), 0)["outcome"] == "ok"
         assert len(proxy.heads) == before
 
