@@ -14,7 +14,6 @@ from serve_apps.simulated.faults import FAULTS as SIMULATED_FAULTS
 from serve_apps.vllm.faults import FAULTS as VLLM_FAULTS
 from serve_apps.vllm.settings import PRESETS
 
-
 AROUND_S: Final = 180.0
 """What Ray's own start and the first answers may take, beside the start of the replicas."""
 
