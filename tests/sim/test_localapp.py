@@ -168,17 +168,3 @@ def test_nothing_is_left_when_the_start_is_interrupted(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(40) != 0
     assert gone(marker, 1)
-
-
-@pytest.mark.cluster
-def test_nothing_is_left_when_the_app_crashes(tmp_path: Path) -> None:
-    """Stopping an app whose own process is dead ends the rest of its cluster; twice is harmless."""
-    app = LocalApp.start(prompt_files=[], log=tmp_path / "log")
-    try:
-        app._process.kill()
-        app._process.wait()
-        assert not app.is_running
-    finally:
-        app.stop()
-        app.stop()
-    assert gone(app.marker, 1)
