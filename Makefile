@@ -11,14 +11,14 @@ PARALLEL := -n logical --dist loadfile
 SLOW := browser or process or simulation
 # prelaunch for two replicas of the small model on two cores, with prompts that it can answer. They
 # carry some 25 requests a second, two or three at a time each: more than that is saturation here,
-# and a burst may wait for seconds.
+# and a burst may wait for seconds: for up to one where engines run all that they get.
 VLLM_SIZE := prompt_sets.golden=[prompts/records.jsonl,prompts/counts.jsonl] \
 	phases.idle.sweep.rate=4 \
 	phases.steady.arrivals.rate=6 \
-	phases.bursts.arrivals.rate=3 phases.bursts.arrivals.peak_rate=24 \
+	phases.bursts.duration_s=56 phases.bursts.arrivals.rate=3 phases.bursts.arrivals.peak_rate=24 \
 	phases.sustained.arrivals.rate=10 \
 	buckets.saturation.warm=1 buckets.saturation.saturating=2 buckets.saturation.scaling=64 \
-	tenants.acme.slo.ttft_s=4 tenants.birch.slo.ttft_s=4
+	tenants.acme.slo.ttft_s=4 tenants.birch.slo.ttft_s=4 checks.autoscaling_lag.ttft_s=1
 
 .PHONY: help install install-vllm demo demo-vllm test check format docs bench bench-verdict clean
 
