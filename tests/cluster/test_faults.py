@@ -25,11 +25,11 @@ SCENARIO = Path(__file__).parent / "faults.yaml"
 ONE_SWEEP = ("phases.idle.sweep.pin=none", "phases.idle.sweep.rate=8")
 """Each prompt once, at the same load per replica: enough where no replica is to be told apart."""
 
-MORE_BURSTS = ("phases.bursts.duration_s=52",)
-"""Four instead of two: for what shows in a part of the requests only."""
+MORE_BURSTS = ("phases.bursts.duration_s=65", "phases.steady.duration_s=12")
+"""Five instead of two: for what shows in a part of the requests only, such as a small tenant's."""
 
 LITTLE_STEADY = ("phases.steady.duration_s=3",)
-"""None of the faults is one that `traffic_drift` finds: steady traffic only passes the time."""
+"""None of the faults is one that `traffic_drift` finds: steady traffic mostly passes the time."""
 
 
 def run(
