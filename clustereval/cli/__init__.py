@@ -26,6 +26,7 @@ VERBS = {
     "compare": "clustereval.cli.offline:compare",
     "serve": "clustereval.cli.serve:serve",
     "doctor": "clustereval.cli.doctor:doctor",
+    "calibrate": "clustereval.cli.calibrate:calibrate",
     "init": "clustereval.cli.init:init",
 }
 

@@ -41,6 +41,11 @@ class SseDecoder:
         self._after_cr = False
         self._started = False
 
+    @property
+    def between_events(self) -> bool:
+        """Whether nothing is pending: what follows may be read without knowing what came."""
+        return not (self._rest or self._data or self._name or self._after_cr)
+
     def feed(self, chunk: bytes) -> list[Event]:
         """Events that ``chunk`` completes.
 
@@ -69,6 +74,10 @@ class SseDecoder:
         if self._size + len(self._rest) > self._max:
             raise EventTooLongError(f"an event of more than {self._max} bytes")
         return events
+
+    def skip(self) -> None:
+        """To be told when the stream's first bytes, no BOM, were read without this decoder."""
+        self._started = True
 
     def close(self) -> list[Event]:
         """The event that the stream's end cut short of its blank line, if there is one."""

@@ -111,6 +111,7 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
     planned = set(ids)
     responses = response_frame(raw.responses, planned)
     frame = plan.set_index(pd.Index(ids, name=None)).join(responses.frame, how="left")
+    _date_turns(frame, responses.due_s)
     missing = frame["outcome"].isna()
     frame.loc[missing, "outcome"] = "dropped"
     frame.loc[missing, "error_type"] = "interrupted" if raw.interrupted else "not_sent"
@@ -141,6 +142,17 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
         "placed": int((answered & frame["replica_id"].notna()).sum()),
     }
     return Joined(frame.reindex(columns=REQUESTS.names), cluster, account)
+
+
+def _date_turns(frame: pd.DataFrame, due_s: pd.Series) -> None:
+    """Gives later turns, in place, the moment at which they became due.
+
+    The plan has only their earliest one. Nothing but a later turn is due at another time.
+    """
+    turns = frame["think_s"].notna()
+    became = due_s.reindex(frame.index).astype("Float64")
+    became = became.where(turns & (became >= frame["due_s"] - 1e-6))  # sums are rounded
+    frame["due_s"] = became.fillna(frame["due_s"]).astype(float)
 
 
 def _name_needless(frame: pd.DataFrame, until_s: float) -> None:

@@ -55,6 +55,34 @@ _RECORD = st.one_of(
 )
 
 
+def test_a_later_turn_is_dated_by_when_it_became_due() -> None:
+    """Lateness and times from due count from there; nothing else is due at another time than
+    planned, nor is a turn ever before its earliest moment."""
+    turns = plan(4, think_s=[None, 1.0, 1.0, 1.0])
+    told = [
+        response(0, due_s=-5.0),
+        response(1, due_s=7.0, sent_s=7.01, first_token_s=7.5, end_s=8.0),
+        response(2, due_s=0.5),
+        response(3, due_s="soon"),
+    ]
+    rows = join_rows(RawRun(turns, told, (), (), T0), scenario()).requests
+    assert rows.due_s.tolist() == [0.0, 7.0, 2.0, 3.0]
+    assert rows.late_s[1] == pytest.approx(0.01)
+    assert (rows.ttft_due_s[1], rows.e2e_due_s[1]) == (0.5, 1.0)
+
+
+def test_an_answer_that_was_broken_off_has_a_ttft_and_no_e2e() -> None:
+    """Its end is the client's doing; that of a faster answer tells only of the fast ones."""
+    hasty = plan(3, cancel_after_s=[0.2, 0.2, None])
+    told = [response(0, cancelled=True), response(1, cancelled=False), response(2, cancelled="no")]
+    rows = join_rows(RawRun(hasty, told, (), (), T0), scenario()).requests
+    assert rows.ttft_due_s.notna().all()
+    assert rows.e2e_due_s.isna().tolist() == [True, True, False]
+    assert rows.e2e_sent_s.isna().tolist() == [True, True, False]
+    assert rows.cancelled.tolist() == [True, False, pd.NA]
+    assert (rows.outcome == "ok").all()
+
+
 @settings(max_examples=60, deadline=None)
 @given(records=st.lists(_RECORD, max_size=40), count=st.integers(1, 20))
 def test_any_records_give_one_row_per_planned_arrival(

@@ -129,6 +129,27 @@ def test_a_model_need_not_be_named_where_there_is_one() -> None:
         resolve_model(f"{url}/v1", None)
 
 
+def test_an_adapter_is_not_the_model_that_need_not_be_named() -> None:
+    """vLLM lists LoRA adapters with the model they are of: there is one model, which is meant."""
+    adapter = {"id": "m-billing", "parent": "m"}
+    listed = json_reply({"data": [{"id": "m", "parent": None}, adapter]})
+    with serving(lambda call: listed) as url:
+        assert resolve_model(f"{url}/v1", None) == "m"
+        assert resolve_model(f"{url}/v1", "m-billing") == "m-billing"
+    with (
+        serving(lambda call: json_reply({"data": [adapter]})) as url,
+        pytest.raises(TargetError, match="it lists m-billing"),
+    ):
+        resolve_model(f"{url}/v1", None)
+
+
+def test_models_that_the_target_does_not_list_are_told() -> None:
+    """Those of the tenants alone, and none where it lists nothing at all."""
+    facts = TargetFacts(url="u", model="m", models=["m", "m:a"])
+    assert facts.unlisted([None, "m", "m:a", "m:b"]) == ["m:b"]
+    assert facts.model_copy(update={"models": []}).unlisted(["m:b"]) == []
+
+
 def test_a_wrong_key_names_the_option_and_never_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """401 without and with a key; a server that echoes the key does not get it into our text."""
     with serving(StubApi(key="right")) as url:
