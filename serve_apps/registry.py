@@ -12,6 +12,10 @@ from clustereval.core.shipped import FOR_SMALL_MODEL
 from serve_apps import faults
 from serve_apps.simulated.faults import FAULTS as SIMULATED_FAULTS
 from serve_apps.vllm.faults import FAULTS as VLLM_FAULTS
+from serve_apps.vllm.settings import PRESETS
+
+AROUND_S: Final = 180.0
+"""What Ray's own start and the first answers may take, beside the start of the replicas."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,8 @@ APPS: Final = {
                     "pip install 'clustereval[vllm]' for GPUs, `make install-vllm` for the CPU",
                 ),
             ),
-            start_s=600.0,
+            # The app itself gives up first, for it knows what its replicas lack.
+            start_s=AROUND_S + max(preset.app.start_s for preset in PRESETS.values()),
             takes_prompts=False,
             knows=tuple(f"prompts/{name}" for name in FOR_SMALL_MODEL),
         ),

@@ -221,6 +221,8 @@ _OBSERVE = (
     Column("router_queue_depth", _F64, "observe", "requests the router held without a replica"),
     Column("router_wait_s", _F64, "observe", "from the ingress to the replica beginning with it"),
     Column("server_latency_s", _F64, "observe", "latency that the replica's access log states"),
+    Column("ingress_latency_s", _F64, "observe", "the same of the ingress before it, if any"),
+    Column("proxy_latency_s", _F64, "observe", "latency that the proxy's access log states"),
     Column("observed_by", _STR, "observe", "where the placement is from: `probe`, `ray`, `client`"),
 )
 

@@ -24,6 +24,7 @@ from clustereval.observe.placement import (
     Deployment,
     access_frame,
     choose_deployment,
+    ingress_deployments,
     of_deployment,
     place,
     sample_frame,
@@ -175,10 +176,12 @@ def _observe(
     """Fills the columns of placement, and ``observed_by``, in place."""
     sent = frame["sent_s"].notna()
     frame["observed_by"] = pd.Series("client", index=frame.index, dtype="string").where(sent)
-    frame["server_latency_s"] = pd.Series(pd.NA, index=frame.index, dtype="Float64")
+    for name in ("server_latency_s", "ingress_latency_s", "proxy_latency_s"):
+        frame[name] = pd.Series(pd.NA, index=frame.index, dtype="Float64")
     by_probe = frame["replica_id"].notna()
     if deployment is not None:
-        placed = place(access, deployment, set(frame.index)).reindex(frame.index)
+        ingresses = ingress_deployments(samples, deployment.application)
+        placed = place(access, deployment, set(frame.index), ingresses).reindex(frame.index)
         by_ray = placed["replica_id"].notna() & ~by_probe
         frame.loc[by_ray, "observed_by"] = "ray"
         for column in placed:

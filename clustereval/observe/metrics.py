@@ -80,6 +80,10 @@ def parse_metrics(text: str) -> list[Sample]:
     ]
 
 
+def _host(target: str) -> str:
+    return target.rpartition(":")[0]
+
+
 def _value(text: str) -> float | None:
     try:
         value = float(text)
@@ -100,11 +104,18 @@ class Scraper:
         self._timeout_s = timeout_s
         self._clients: dict[str, httpx.Client] = {}
         self._failures = dict.fromkeys(targets, 0)
+        self._answered: set[str] = set()
 
     @property
     def unreachable(self) -> list[str]:
-        """Endpoints that were given up."""
-        return [target for target, count in self._failures.items() if count >= GIVE_UP_AFTER]
+        """Endpoints that were given up.
+
+        Without those that never answered on a node where another did: a head node lists further
+        ones, of its autoscaler and its dashboard, that say nothing of replicas.
+        """
+        given_up = [t for t, count in self._failures.items() if count >= GIVE_UP_AFTER]
+        nodes = {_host(target) for target in self._answered}
+        return [t for t in given_up if t in self._answered or _host(t) not in nodes]
 
     def scrape(self) -> list[Sample]:
         samples: list[Sample] = []
@@ -120,6 +131,7 @@ class Scraper:
                 self._failures[target] = failures + 1
                 continue
             self._failures[target] = 0
+            self._answered.add(target)
             samples.extend(parse_metrics(response.text))
         return samples
 

@@ -204,7 +204,10 @@ def _requests(plan: pd.DataFrame, o: state.Records, texts: _Texts) -> pd.DataFra
         "kv_cache_usage": where(o["kv_usage"], placed, "Float64"),
         "router_queue_depth": where(o["router_depth"], sent, "Float64"),
         "router_wait_s": where(o["router_wait_s"], placed, "Float64"),
-        "server_latency_s": pd.Series(pd.NA, index=plan.index, dtype="Float64"),
+        **{
+            f"{name}_latency_s": pd.Series(pd.NA, index=plan.index, dtype="Float64")
+            for name in ("server", "ingress", "proxy")
+        },
         "observed_by": where(np.full(len(plan), "probe"), placed, "string"),
     }
     return plan[PLAN.names].assign(**columns)

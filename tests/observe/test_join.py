@@ -437,3 +437,24 @@ def test_a_probe_alone_gives_a_time_line_too() -> None:
     assert by_metric["replicas_running"] == [2.0, 2.0, 2.0]
     assert by_metric["queue_depth"] == [0.0, 1.0, 2.0]
     assert cluster.loc[cluster["metric"] == "replica_started", "t_s"].to_list() == [-10.0]
+
+
+def test_the_ingress_and_the_proxy_before_a_replica_state_their_own_latencies() -> None:
+    """Each from its own line; where the ingress itself answered, there is none before it."""
+    lines = [
+        access(0, "m1", end=0.5, latency_s=0.2),
+        access(0, "i1", end=0.5, latency_s=0.3, deployment="Ingress"),
+        access(0, "x1", end=0.5, latency_s=0.25, deployment="Other"),
+        access(0, None, end=0.5, latency_s=0.4, kind="proxy"),
+    ]
+    seen = [
+        sample(0, "replicas_running", 1, ingress=False, leaf=True),
+        sample(0, "replicas_running", 1, deployment="Ingress", ingress=True, leaf=False),
+        sample(0, "replicas_running", 1, deployment="Other", ingress=False, leaf=False),
+    ]
+    columns = ["server_latency_s", "ingress_latency_s", "proxy_latency_s"]
+    frame = _join([response(0)], access=lines, samples=seen)
+    assert frame.loc["r0", columns].tolist() == pytest.approx([0.2, 0.3, 0.4])
+    only = _join([response(0)], access=[lines[1], lines[3]], samples=seen[1:2])
+    assert only.loc["r0", ["server_latency_s", "proxy_latency_s"]].tolist() == [0.3, 0.4]
+    assert pd.isna(only.loc["r0", "ingress_latency_s"])

@@ -292,3 +292,31 @@ def test_doctor_says_why_nothing_can_be_pinned(
     router = lines["router's queue and wait"]
     assert router.observed is (wire.ROUTER_WAIT_S in headers)
     assert ("direct streaming" in router.detail) is (deployment == "LLMRouter")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({"min_replicas": 1, "max_replicas": 1}, "Model: target_ongoing_requests 4"),
+        ({"min_replicas": 1, "max_replicas": 2}, "Ingress: no target_ongoing_requests"),
+    ],
+)
+def test_an_ingress_that_cannot_scale_is_not_said_to_fail_to(
+    bounds: dict[str, int], said: str
+) -> None:
+    """Serve LLM's ingress has its default target, which is none, and one replica at most."""
+    scaling = {
+        "Ingress": {"target_ongoing_requests": 1e9, **bounds},
+        "Model": {"target_ongoing_requests": 4, "min_replicas": 1, "max_replicas": 2},
+    }
+    deployments = {
+        name: DeploymentState(name=name, deployment_config={"autoscaling_config": config})
+        for name, config in scaling.items()
+    }
+    ray = RayFacts((ApplicationState(name="a", deployments=deployments),))
+    [line] = [
+        line
+        for line in explain(TargetFacts(url="http://h/v1", model="m"), ray)
+        if line.fact == "autoscaler"
+    ]
+    assert line.detail.startswith(said)
