@@ -234,7 +234,8 @@ def test_a_run_ends_when_every_gate_is_decided(tmp_path: Path) -> None:
     assert len(rows) == len(run.plan)
     assert set(rows.outcome[needless]) == {"dropped"}
     assert set(rows.outcome[~needless]) == {"ok"}
-    assert needless.sum() > 300
+    # How many are spared is a matter of how fast the machine looks.
+    assert needless.sum() > len(rows) / 10
     assert sent < len(rows) - 300
     assert rows.due_s[needless].min() >= looks.until_s
     for name in ("report.html", "junit.xml"):

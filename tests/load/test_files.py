@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -50,13 +51,13 @@ def test_a_load_that_runs_out_of_files_drops_and_goes_on(
 ) -> None:
     """While no file can be opened, rows are `client_resources`; before and after, all is well."""
     monkeypatch.setenv("CLUSTEREVAL_TEST_KEY", "sk-0123456789")
-    phase = {
-        "name": "steady",
-        "duration_s": 5,
-        "arrivals": {"process": "constant", "rate": 60},
-    }
-    scenario = mock_scenario([phase], timeout_s=4.0)
-    with MockServer(ttft_s=0.1) as server:
+    # A rush within the shortage: the few connections that are open by then cannot carry it.
+    phases: list[dict[str, Any]] = [
+        {"name": name, "duration_s": 2.5, "arrivals": {"process": "constant", "rate": rate}}
+        for name, rate in (("calm", 8), ("rush", 90))
+    ]
+    scenario = mock_scenario(phases, timeout_s=4.0)
+    with MockServer(ttft_s=0.2) as server:
         run = mock_run(tmp_path / "run", server.url, scenario)
         with start_load(run) as load:
             t0 = await_start(load)
@@ -65,7 +66,7 @@ def test_a_load_that_runs_out_of_files_drops_and_goes_on(
             limits = resource.prlimit(load.pid, resource.RLIMIT_NOFILE)
             resource.prlimit(load.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
             begun_s = time.time() - t0
-            time.sleep(1.5)
+            time.sleep(2.0)
             ended_s = time.time() - t0
             resource.prlimit(load.pid, resource.RLIMIT_NOFILE, limits)
             assert load.wait(60)
