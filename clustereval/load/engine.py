@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -137,8 +140,58 @@ class LoadProcess:
             log.close()
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Who sends a run's load.
+
+    Attributes:
+        processes: load processes on this machine.
+        remote: workers on other machines instead, which connect to ``bind``.
+        bind: address and port.
+        wait_s: for them to connect.
+    """
+
+    processes: int = 1
+    remote: int | None = None
+    bind: tuple[str, int] = ("*", 5557)
+    wait_s: float = 60.0
+
+    @property
+    def count(self) -> int:
+        return self.remote or self.processes
+
+    def options(self) -> list[str]:
+        """Locust's own."""
+        if self.remote is None and self.processes == 1:
+            return []
+        wait = ["--expect-workers-max-wait", f"{math.ceil(self.wait_s)}"]
+        if self.remote is not None:
+            host, port = self.bind
+            at = ["--master-bind-host", host, "--master-bind-port", str(port)]
+            return ["--master", *at, "--expect-workers", str(self.remote), *wait]
+        # A port of its own: two runs on one machine must not meet.
+        host, port = "127.0.0.1", free_port()
+        at = ["--master-bind-host", host, "--master-bind-port", str(port)]
+        at += ["--master-host", host, "--master-port", str(port)]
+        return ["--processes", str(self.processes), *at, *wait]
+
+
+ALONE: Final = Workers()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def start_load(
-    run: Run, *, environ: Mapping[str, str] | None = None, locustfile: Path | None = None
+    run: Run,
+    *,
+    workers: Workers = ALONE,
+    environ: Mapping[str, str] | None = None,
+    locustfile: Path | None = None,
 ) -> LoadProcess:
     """Starts the replay of ``run``'s plan against its manifest's target.
 
@@ -156,6 +209,7 @@ def start_load(
     env = {name: value for name, value in given.items() if not name.startswith("LOCUST_")}
     env |= {RUN: str(run.folder.resolve()), PARENT_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     options = ["--headless", "--users", "1", "--spawn-rate", "1", "--only-summary"]
+    options += workers.options()
     command = [sys.executable, "-m", "locust", "-f", str(file), *options, "--loglevel", "WARNING"]
     process = subprocess.Popen(
         command,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fileinput
 import json
 import os
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from clustereval.load.mock.process import MockProcess
 from clustereval.load.processes import arrival_offsets
 from clustereval.load.progress import RAW_START
 from clustereval.load.standalone import AT_ONCE
-from clustereval.rundir import RAW_RESPONSES, Manifest, Run, Target
+from clustereval.rundir import Manifest, Run, Target, response_files
 
 _PROMPTS: Final = 50
 _READ_ROWS: Final = 10_000
@@ -194,7 +195,7 @@ def _plan(due: Floats, tenant: str) -> pd.DataFrame:
 def _answers(run: Run) -> pd.DataFrame:
     """``due_s`` and the times of the requests that were answered."""
     parts, rows = [], []
-    with run.path(RAW_RESPONSES).open(encoding="ascii") as lines:
+    with fileinput.input(response_files(run), encoding="ascii") as lines:
         for line in lines:
             row = json.loads(line)
             if row["outcome"] == "ok":

@@ -31,7 +31,7 @@ from clustereval.observe.placement import (
     timed,
 )
 from clustereval.observe.responses import response_frame
-from clustereval.rundir import RAW_ACCESS, RAW_CLUSTER, RAW_RESPONSES, Run, read_json_lines
+from clustereval.rundir import RAW_ACCESS, RAW_CLUSTER, Run, read_json_lines, read_responses
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -75,7 +75,7 @@ def join(run: Run) -> None:
     joined = join_rows(
         RawRun(
             plan=run.plan,
-            responses=read_json_lines(run.path(RAW_RESPONSES)),
+            responses=read_responses(run),
             access=read_json_lines(run.path(RAW_ACCESS)),
             samples=read_json_lines(run.path(RAW_CLUSTER)),
             t0_unix_s=manifest.t0_unix_s,
