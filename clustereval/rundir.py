@@ -37,8 +37,8 @@ T = TypeVar("T")
 
 RAW_RESPONSES = "raw/responses.jsonl"
 """One JSON object per ended arrival, appended by the load process as they end. Where there are
-several, each has a file of its own, see :func:`raw_responses`; this one then holds the arrivals that
-were lost with a process."""
+several, each has a file of its own, see :func:`raw_responses`; this one then holds the arrivals
+that were lost with a process."""
 RAW_CLUSTER = "raw/cluster.jsonl"
 """One JSON object per cluster sample, appended while the load runs."""
 RAW_ACCESS = "raw/access.jsonl"

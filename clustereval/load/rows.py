@@ -36,7 +36,7 @@ ERROR_TYPES: Final[dict[str, str]] = {
     "max_in_flight": "dropped: `max_in_flight` were in flight, so not sent",
     INTERRUPTED: "dropped: the run was stopped before, or while, it was sent",
     STOPPED_EARLY: "dropped: a look decided, so the run was stopped before, or while, it was sent",
-    WORKER_LOST: "dropped: the load process that had it died or was cut off, and nothing is known of it",
+    WORKER_LOST: "dropped: its load process died or was cut off, and nothing is known of it",
     "client_resources": "dropped: this machine is out of files, ports or memory",
     "client_fault": "dropped: a mistake of clustereval itself",
 }

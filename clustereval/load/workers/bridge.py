@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import gevent
+import psutil
 from gevent.event import Event
 
 from clustereval.load.progress import Standing
@@ -50,7 +51,7 @@ class Conducted:
             lambda to, message: runner.send_message(KIND, message.model_dump(), to),
             show=show,
             at_once=at_once,
-            died=_how_it_ended,
+            died=_Children().died,
         )
 
     @property
@@ -167,14 +168,27 @@ def serve_master(
     gevent.spawn(watch)
 
 
-def _how_it_ended(pid: int) -> str | None:
-    """How a child process ended, without reaping it: Locust does. Null: it runs, or is no child."""
-    try:
-        found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except OSError:
-        return None
-    if found is None:
-        return None
-    if found.si_code == os.CLD_EXITED:
-        return f"ended with code {found.si_status}"
-    return f"killed by {signal.Signals(found.si_status).name}"
+class _Children:
+    """Tells whether child processes of this one still run. Only theirs can be known at once: who is
+    on another machine, or another's child, is known by being silent."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, psutil.Process] = {}
+
+    def died(self, pid: int) -> str | None:
+        """That the process ended; null while it runs, or if it is no child.
+
+        It is not reaped here: gevent does so, and Locust asks it for the code.
+        """
+        try:
+            if pid not in self._seen:
+                process = psutil.Process(pid)
+                if process.ppid() != os.getpid():
+                    return None
+                self._seen[pid] = process
+            process = self._seen[pid]
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                return None
+        except psutil.NoSuchProcess:
+            pass
+        return "its process ended" if pid in self._seen else None

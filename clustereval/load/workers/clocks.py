@@ -1,9 +1,9 @@
 """How far another process's clock is from ours, and how wrong that may be. Pure.
 
 Cristian's method (Probabilistic clock synchronization, Distributed Computing 3, 1989), as in NTP:
-a question sent at a and answered by b, both on our clock, with the other's clock showing c somewhere
-between, puts that clock's offset at c − (a + b) / 2, at most (b − a) / 2 off, however unlike the two
-ways were. Of several questions the fastest says most.
+a question sent at a and answered by b, both on our clock, with the other's clock showing c at some
+moment between, puts that clock's offset at c − (a + b) / 2, at most (b − a) / 2 off, however unlike
+the two ways were. Of several questions the fastest says most.
 """
 
 from __future__ import annotations

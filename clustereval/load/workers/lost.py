@@ -12,16 +12,16 @@ from clustereval.load.recorder import Recorder
 from clustereval.load.rows import WORKER_LOST, dropped
 from clustereval.rundir import read_json_lines
 
-_UNKNOWN: Final = "it was due before its load process was lost: sent or not, no answer is known"
-_UNSENT: Final = "not sent: its load process was lost before it was due"
+_UNKNOWN: Final = "its load process was lost: sent or not, no answer is known"
+_UNSENT: Final = "not sent: its load process was lost before"
 
 
-def close_share(plan: PlanFile, rows: Path, lost_s: float, to: Recorder) -> dict[str, Any]:
+def close_share(plan: PlanFile, rows: Path, until_s: float, to: Recorder) -> dict[str, Any]:
     """Records every arrival of ``plan`` that has no row in ``rows``.
 
     Args:
         plan: the lost worker's share.
-        lost_s: when it was lost, on the run's clock.
+        until_s: on the run's clock; arrivals due later were certainly not sent.
 
     Returns:
         Planned, recorded, outcomes and error types of the whole share, as accounts have them.
@@ -39,8 +39,8 @@ def close_share(plan: PlanFile, rows: Path, lost_s: float, to: Recorder) -> dict
     for arrival in plan:
         if arrival.request_id in ended:
             continue
-        detail = _UNKNOWN if arrival.due_s <= lost_s else _UNSENT
-        to.append(dropped(arrival, WORKER_LOST, detail, max(lost_s, 0.0), 0))
+        detail = _UNKNOWN if arrival.due_s <= until_s else _UNSENT
+        to.append(dropped(arrival, WORKER_LOST, detail, max(until_s, 0.0), 0))
         outcomes["dropped"] += 1
         errors[WORKER_LOST] += 1
     return {

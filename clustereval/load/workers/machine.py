@@ -13,7 +13,8 @@ RAW_TOKEN: Final = "raw/master.token"
 def identity() -> str | None:
     """The same for all processes that read one monotonic clock; null where that cannot be told.
 
-    A boot has one such clock, unless a process is in a time namespace of its own (time_namespaces(7)).
+    A boot has one such clock, unless a process is in a time namespace of its own
+    (time_namespaces(7)).
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

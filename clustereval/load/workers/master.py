@@ -19,7 +19,7 @@ from clustereval.load.recorder import Recorder
 from clustereval.load.shares import Share
 from clustereval.load.workers import machine
 from clustereval.load.workers.lost import close_share
-from clustereval.load.workers.member import LOST_S, Member
+from clustereval.load.workers.member import LOST_S, MASTER_LOST_S, Member
 from clustereval.load.workers.merge import merged
 from clustereval.load.workers.messages import (
     Ask,
@@ -37,7 +37,7 @@ from clustereval.load.zero import Zero
 from clustereval.rundir import PROMPTS, RAW_RESPONSES, Run, raw_responses
 
 TICK_S: Final = 0.02
-GIVE_UP_S: Final = 15.0
+GIVE_UP_S: Final = MASTER_LOST_S + LOST_S
 """A worker that has been silent so long has noticed, and stopped: nothing more comes of it."""
 _QUESTIONS: Final = 10
 """About its clock, that each worker must have answered before the load begins."""
@@ -174,8 +174,8 @@ class Master:
                 if not member.ended or member.state is None or member.state.account is None:
                     share = Share(member.number, len(self._members))
                     plan = PlanFile(self._run.path(PLAN.file), share)
-                    since_s = (member.lost_s or self._now()) - zero_s
-                    account |= close_share(plan, member.rows, since_s, self._recorder)
+                    until_s = self._sent_until_s(member) - zero_s
+                    account |= close_share(plan, member.rows, until_s, self._recorder)
                 accounts.append(account)
         finally:
             self._recorder.close()
@@ -187,6 +187,12 @@ class Master:
         self._run.write_text(RAW_LOAD, json.dumps(account, indent=2))
         self._tell(account)
         return account
+
+    def _sent_until_s(self, member: Member) -> float:
+        """When a worker that was lost sent nothing more, at the latest."""
+        if member.died is not None and member.lost_s is not None:
+            return member.lost_s
+        return min(member.heard_s + MASTER_LOST_S, self._now())
 
     # -- while it goes on ----------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from clustereval.load.workers.transfer import Incoming
 
 LOST_S: Final = 5.0
 """Silent for so long, a worker counts as lost, unless it is heard again before the end."""
+MASTER_LOST_S: Final = 10.0
+"""The other way round: nobody would see what a worker sends from then on, so it stops."""
 
 
 @dataclass

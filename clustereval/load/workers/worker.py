@@ -17,6 +17,7 @@ from clustereval.core.errors import ClusterEvalError, ExitCode
 from clustereval.load.progress import Standing
 from clustereval.load.shares import Share
 from clustereval.load.workers import machine
+from clustereval.load.workers.member import MASTER_LOST_S
 from clustereval.load.workers.messages import (
     Ask,
     File,
@@ -34,8 +35,6 @@ from clustereval.load.zero import Zero
 from clustereval.rundir import PROMPTS, Manifest, Run, raw_responses
 
 TICK_S: Final = 0.05
-MASTER_LOST_S: Final = 10.0
-"""Silent for so long, the master is taken for gone: nobody would see what else is sent."""
 _TELL_S: Final = 0.5
 _ASK_AGAIN_S: Final = 2.0
 
