@@ -183,6 +183,12 @@ def _heard(
         session.stopped_by_locust = True
         session.stop()
 
+    def on_stopping(**_: Any) -> None:
+        runner = environment.runner
+        if isinstance(runner, MasterRunner) and runner.worker_count == 0:
+            return  # all were silent for a moment: who is lost is not Locust's to say
+        on_locust()
+
     def on_sigint() -> None:
         session.stop()
         if environment.web_ui is not None:
@@ -197,9 +203,12 @@ def _heard(
         session.stop()
 
     # `test_stopping` is fired by every way to stop users, `quitting` by signals as well.
-    hooks = (environment.events.test_stopping, environment.events.quitting)
-    for hook in hooks:
-        hook.add_listener(on_locust)
+    hooks = (
+        (environment.events.test_stopping, on_stopping),
+        (environment.events.quitting, on_locust),
+    )
+    for hook, listener in hooks:
+        hook.add_listener(listener)
     # Else KeyboardInterrupt is raised in whichever greenlet happens to run.
     previous = signal.getsignal(signal.SIGINT)
     interrupt = gevent.signal_handler(signal.SIGINT, on_sigint)
@@ -207,8 +216,8 @@ def _heard(
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove_listener(on_locust)
+        for hook, listener in hooks:
+            hook.remove_listener(listener)
         interrupt.cancel()
         signal.signal(signal.SIGINT, previous)  # libev leaves the system's default behind
         if watcher is not None:
