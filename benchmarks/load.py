@@ -58,9 +58,11 @@ class Figure:
 
 def measure(pace: Pace, trial: Trial) -> Measured:
     """One trial against a mock of its own."""
-    with tempfile.TemporaryDirectory(prefix="clustereval-bench-") as folder:
-        with MockProcess(pace, Path(folder) / "truth.csv") as mock:
-            return run_trial(Path(folder) / "run", trial, mock)
+    with (
+        tempfile.TemporaryDirectory(prefix="clustereval-bench-") as folder,
+        MockProcess(pace, Path(folder) / "truth.csv") as mock,
+    ):
+        return run_trial(Path(folder) / "run", trial, mock)
 
 
 def ceiling(pace: Pace, requests: int) -> Measured:

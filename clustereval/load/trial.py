@@ -72,8 +72,8 @@ class Measured:
     @property
     def rate(self) -> float:
         """Answers a second, from the first request to the last end."""
-        took_s = float(np.max(_floats(self.answers.end_s)) - np.min(_floats(self.answers.sent_s)))
-        return len(self.answers) / took_s
+        end_s, begin_s = _floats(self.answers.end_s), _floats(self.answers.sent_s)
+        return len(self.answers) / (float(end_s.max()) - float(begin_s.min()))
 
     @property
     def late_s(self) -> Floats:
@@ -103,8 +103,9 @@ class Measured:
 
     def client_ratio(self, quantile: float) -> float:
         """The client's part of a quantile of TTFT from *due*, by the mock's truth."""
-        told, true = np.quantile(self.ttft_s, quantile), np.quantile(self.true_ttft_s, quantile)
-        return float(max(1 - true / told, 0.0))
+        told = float(np.quantile(self.ttft_s, quantile))
+        true = float(np.quantile(self.true_ttft_s, quantile))
+        return max(1 - true / told, 0.0)
 
 
 def run_trial(folder: Path, trial: Trial, mock: MockProcess) -> Measured:
