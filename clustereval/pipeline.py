@@ -30,6 +30,7 @@ from clustereval.core.findings import Findings
 from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.urls import BASE_URL, split_url
 from clustereval.load.arrivals import describe_plan, make_plan
+from clustereval.load.engine import ALONE, Workers
 from clustereval.localapp import LocalApp
 from clustereval.observe.dashboard import dashboard_url
 from clustereval.observe.join import join
@@ -71,6 +72,7 @@ class Request:
     seed: int | None = None
     stop_early: bool = False
     stop_on_fail: bool = False
+    workers: Workers = ALONE
     command: tuple[str, ...] = ()
 
 
@@ -117,7 +119,7 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
             run.update_manifest(looks=looks)
         progress.plan(describe_plan(plan))
         progress.sees(outlook_line(outlook(loaded, plan, _priors(facts, observer))))
-        interrupted = send(run, observer, progress)
+        interrupted = send(run, observer, progress, request.workers)
         # The local app ends here, before the analysis wants its cores.
     progress.stage("joining, scoring and judging")
     with _kept(run):

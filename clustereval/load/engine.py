@@ -28,7 +28,7 @@ from clustereval.load.progress import (
     read_progress,
     read_start,
 )
-from clustereval.load.standalone import PARENT_PID, RUN, heard
+from clustereval.load.standalone import NEWS, PARENT_PID, RUN, heard
 from clustereval.rundir import Run
 
 RAW_LOG: Final = "raw/locust.log"
@@ -47,6 +47,7 @@ class LoadProcess:
         self._process = process
         self._run = run
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._news: deque[str] = deque()
         self._error: ClusterEvalError | None = None
         # Through a pipe and not straight to the file: on a full disk the reason must still be told.
         self._reader = threading.Thread(target=self._read_log, name="load-log", daemon=True)
@@ -69,6 +70,13 @@ class LoadProcess:
     def log_tail(self) -> str:
         """The last lines that the process printed."""
         return "\n".join(self._tail)
+
+    def news(self) -> list[str]:
+        """What the load has said of its workers since the last call."""
+        said = []
+        while self._news:
+            said.append(self._news.popleft())
+        return said
 
     def progress(self) -> Progress | None:
         """How it is going; null until the load has begun."""
@@ -131,6 +139,8 @@ class LoadProcess:
             text = line.decode("utf-8", "replace").rstrip()
             self._tail.append(text)
             self._error = self._error or heard(text)
+            if NEWS in text:
+                self._news.append(text.partition(NEWS)[2])
             if log is not None:
                 try:
                     log.write(line)
@@ -177,6 +187,8 @@ class Workers:
 
 
 ALONE: Final = Workers()
+START_S: Final = 60.0
+"""From a load process's start, or its last worker's joining, to the load's beginning."""
 
 
 def free_port() -> int:
@@ -203,14 +215,13 @@ def start_load(
     Raises:
         ClusterEvalError: the shipped locustfile is missing.
     """
-    file = locustfile or scenarios_dir() / "locustfile.py"
     given = dict(os.environ if environ is None else environ)
     # A LOCUST_… left in somebody's shell would change what is measured.
     env = {name: value for name, value in given.items() if not name.startswith("LOCUST_")}
     env |= {RUN: str(run.folder.resolve()), PARENT_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     options = ["--headless", "--users", "1", "--spawn-rate", "1", "--only-summary"]
     options += workers.options()
-    command = [sys.executable, "-m", "locust", "-f", str(file), *options, "--loglevel", "WARNING"]
+    command = [*_locust(locustfile), *options]
     process = subprocess.Popen(
         command,
         env=env,
@@ -222,7 +233,23 @@ def start_load(
     return LoadProcess(process, run)
 
 
-def await_start(load: LoadProcess, timeout_s: float = 60.0) -> float:
+def worker_command(host: str, port: int, processes: int = 1) -> list[str]:
+    """Command line of workers of a master elsewhere.
+
+    Raises:
+        ClusterEvalError: the shipped locustfile is missing.
+    """
+    several = ["--processes", str(processes)] if processes > 1 else []
+    at = ["--master-host", host, "--master-port", str(port)]
+    return [*_locust(None), "--headless", "--worker", *at, *several]
+
+
+def _locust(file: Path | None) -> list[str]:
+    shipped = file or scenarios_dir() / "locustfile.py"
+    return [sys.executable, "-m", "locust", "-f", str(shipped), "--loglevel", "WARNING"]
+
+
+def await_start(load: LoadProcess, timeout_s: float = START_S) -> float:
     """Waits until the load has begun; returns ``t0_unix_s``.
 
     Raises:

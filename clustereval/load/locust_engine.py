@@ -24,7 +24,7 @@ from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import MasterRunner, WorkerRunner
 
-from clustereval.core.errors import ClusterEvalError, ExitCode
+from clustereval.core.errors import ClusterEvalError, ExitCode, InvalidRunError
 from clustereval.load import standalone
 from clustereval.load.rows import INTERRUPTED, Arrival, Row
 from clustereval.load.session import PROGRESS_S, Part, Session, Show
@@ -102,6 +102,7 @@ def replay_user(environ: Mapping[str, str], default_scenario: Path) -> type[User
             _serve(environment, child=bool(settings.get(standalone.PARENT_PID)))
         elif isinstance(runner, MasterRunner):
             environment.events.test_start.add_listener(on_test_start)
+            gevent.spawn(_await_workers, environment, settings)
 
     def on_test_start(environment: Environment, **_: Any) -> None:
         if busy.acquire(blocking=False):
@@ -119,6 +120,22 @@ def _serve(environment: Environment, child: bool) -> None:
         environment.runner.quit()
 
     serve_master(environment.runner, functools.partial(_show, environment), quit_with, child)
+
+
+def _await_workers(environment: Environment, settings: Mapping[str, str]) -> None:
+    """Says who is missing before Locust gives up on them, which it does without a number."""
+    options, clients = environment.parsed_options, environment.runner.clients
+    if options is None or not options.expect_workers_max_wait:
+        return
+    gevent.sleep(options.expect_workers_max_wait)
+    if len(clients.all) < options.expect_workers:
+        error = InvalidRunError(
+            f"{len(clients.all)} of {options.expect_workers} workers connected within"
+            f" {options.expect_workers_max_wait:g} s, so nothing was sent",
+            expected=f"all of them, at port {options.master_bind_port}",
+            change="start each with `clustereval worker HOST:PORT`; see docs/load.md",
+        )
+        print(standalone.told(error, settings), file=sys.stderr, flush=True)
 
 
 def _session(

@@ -21,7 +21,7 @@ from clustereval.core.errors import InvalidRunError
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
 from clustereval.core.scenario import Scenario
 from clustereval.core.seeds import substream
-from clustereval.load.engine import await_start, start_load
+from clustereval.load.engine import Workers, await_start, start_load
 from clustereval.load.mock.process import MockProcess
 from clustereval.load.processes import arrival_offsets
 from clustereval.load.progress import RAW_START
@@ -42,11 +42,13 @@ class Trial:
         arrivals: when requests are due.
         seconds: for how long.
         at_once: closes the loop, with so many at a time; null: open.
+        processes: that send it.
     """
 
     arrivals: Constant | Poisson
     seconds: float
     at_once: int | None = None
+    processes: int = 1
     seed: int = 1
 
 
@@ -124,7 +126,7 @@ def run_trial(folder: Path, trial: Trial, mock: MockProcess) -> Measured:
         env[AT_ONCE] = str(trial.at_once)
     process = psutil.Process(mock.pid)
     rss: list[int] = []
-    with start_load(run, environ=env) as load:
+    with start_load(run, workers=Workers(trial.processes), environ=env) as load:
         await_start(load)
         before, sender = process.cpu_times(), psutil.Process(load.pid)
         while not load.wait(0.25):

@@ -110,7 +110,8 @@ class Hosts:
                 self._run("-n", space, "link", "set", link, "up")
 
     def _remove(self) -> None:
-        for space in self._space.values():
+        for place, space in enumerate(self._space.values()):
+            self._run("link", "del", f"{self._bridge}v{place}", check=False)
             self._run("netns", "del", space, check=False)
         self._run("link", "del", self._bridge, check=False)
 

@@ -21,9 +21,7 @@ async def serve(port: int, host: str, to: int, there_s: float, back_s: float) ->
 
     async def joined(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(host, to)
-        await asyncio.gather(
-            _pass(reader, far_writer, there_s), _pass(far_reader, writer, back_s)
-        )
+        await asyncio.gather(_pass(reader, far_writer, there_s), _pass(far_reader, writer, back_s))
 
     async with await asyncio.start_server(joined, "127.0.0.1", port) as server:
         await server.serve_forever()

@@ -17,6 +17,7 @@ from clustereval.load.plan_file import PlanFile
 from clustereval.load.progress import RAW_LOAD, RAW_PROGRESS, RAW_START, together
 from clustereval.load.recorder import Recorder
 from clustereval.load.shares import Share
+from clustereval.load.standalone import NEWS
 from clustereval.load.workers import machine
 from clustereval.load.workers.lost import close_share
 from clustereval.load.workers.member import LOST_S, MASTER_LOST_S, Member
@@ -121,7 +122,7 @@ class Master:
         if member is None or message is None or message.run != self._id:
             return
         if member.heard(now_s):
-            logger.warning("%s is back", member.name)
+            logger.warning("%s%s is back", NEWS, member.name)
         try:
             match message:
                 case State():
@@ -261,7 +262,7 @@ class Master:
                     self._fail(InvalidRunError(f"{member.name}: {how}, before the load began"))
             elif member.look(now_s):
                 how = member.died or f"not heard for {LOST_S:g} s"
-                logger.warning("%s is lost: %s; the others go on", member.name, how)
+                logger.warning("%s%s is lost: %s; the others go on", NEWS, member.name, how)
 
     def _over(self, now_s: float) -> bool:
         limit_s = LOST_S if self._stopping else GIVE_UP_S
