@@ -153,6 +153,7 @@ def open_at(
             samples=read_json_lines(run.path(RAW_CLUSTER)),
             t0_unix_s=read_start(run.path(RAW_START)),
             until_s=looks.until_s,
+            several=len(response_files(run)) > 1,
         ),
         scenario,
     )
