@@ -1,4 +1,4 @@
-"""A run's plan, read as it is sent: a plan may be larger than memory."""
+"""A run's plan, or one process's share of it, read as it is sent: it may be larger than memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clustereval.core.errors import RunFolderError
-from clustereval.load.rows import ARRIVAL_COLUMNS, Arrival
+from clustereval.load.rows import ARRIVAL_COLUMNS, Arrival, arrivals_from
 from clustereval.load.shares import WHOLE, Share
 
 _BATCH: Final = 256
@@ -38,19 +38,10 @@ class PlanFile:
         self.count = 0
         self.end_due_s = 0.0
         """When the last arrival is due."""
-        last_s = -math.inf
+        self.padded = False
+        """Whether some prompt is to be padded to a length."""
         try:
-            for batch in self._batches(["due_s"], _COUNTED):
-                due = batch.column("due_s").to_numpy()
-                if len(due) == 0:
-                    continue
-                if due[0] < last_s or bool(np.any(np.diff(due) < 0)):
-                    raise RunFolderError(
-                        f"{path}: not in the order of due_s",
-                        expected="each arrival due after the last",
-                    )
-                last_s = self.end_due_s = float(due[-1])
-                self.count += len(due)
+            self._count()
         except (OSError, pa.ArrowException) as error:
             raise RunFolderError(f"{path}: cannot be read: {error}") from None
 
@@ -59,28 +50,50 @@ class PlanFile:
 
     def __iter__(self) -> Iterator[Arrival]:
         for batch in self._batches(list(ARRIVAL_COLUMNS), _BATCH):
-            columns = [batch.column(name).to_pylist() for name in ARRIVAL_COLUMNS]
-            for values in zip(*columns, strict=True):
-                yield Arrival(*values)
+            yield from arrivals_from(batch)
 
     def write_share(self, to: Path) -> None:
-        """Writes this share as a plan of its own, with the columns that sending it needs."""
+        """Writes this share as a plan of its own, with the columns that sending it needs.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         with pq.ParquetFile(self._path) as file:
-            schema = pa.schema([file.schema_arrow.field(name) for name in ARRIVAL_COLUMNS])
+            there = [name for name in ARRIVAL_COLUMNS if name in file.schema_arrow.names]
+            schema = pa.schema([file.schema_arrow.field(name) for name in there])
         with pq.ParquetWriter(to, schema, compression="zstd") as writer:
-            for batch in self._batches(list(ARRIVAL_COLUMNS), _COUNTED):
-                writer.write_batch(batch.cast(schema))
+            for batch in self._batches(there, _COUNTED):
+                writer.write_batch(batch)
+
+    def _count(self) -> None:
+        last_s = -math.inf
+        for batch in self._batches(["due_s", "input_tokens"], _COUNTED):
+            due = batch.column("due_s").to_numpy()
+            if len(due) == 0:
+                continue
+            if due[0] < last_s or bool(np.any(np.diff(due) < 0)):
+                raise RunFolderError(
+                    f"{self._path}: not in the order of due_s",
+                    expected="each arrival due after the last",
+                )
+            last_s = self.end_due_s = float(due[-1])
+            self.count += len(due)
+            if "input_tokens" in batch.schema.names:
+                wished = batch.column("input_tokens")
+                self.padded = self.padded or wished.null_count < len(wished)
 
     def _batches(self, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
+        """Rows of this share; columns that an older plan lacks are left out."""
         with pq.ParquetFile(self._path) as file:
-            talks = _CONVERSATION in file.schema_arrow.names
-            read = [*columns, _CONVERSATION] if talks else columns
+            names = file.schema_arrow.names
+            wanted = [name for name in columns if name in names]
+            talks = _CONVERSATION in names
+            read = [*wanted, _CONVERSATION] if talks else wanted
             first = 0
             for batch in file.iter_batches(size, columns=read, use_threads=False):
                 if self._share.of > 1:
-                    rows = len(batch)
-                    of = batch.column(_CONVERSATION).to_pylist() if talks else [None] * rows
+                    of = batch.column(_CONVERSATION).to_pylist() if talks else [None] * len(batch)
                     mine = self._share.holds(first, of)
-                    first += rows
+                    first += len(batch)
                     batch = batch.filter(pa.array(mine))
-                yield batch.select(columns)
+                yield batch.select(wanted)

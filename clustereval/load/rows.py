@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 
-from clustereval.core.columns import RESPONSE_FIELDS
+from clustereval.core.columns import PLAN, RESPONSE_FIELDS
 from clustereval.core.looks import STOPPED_EARLY
+from clustereval.core.padding import Wish, wish_of
 
 INTERRUPTED: Final = "interrupted"
 """``error_type`` of an arrival that the client gave up because the run was stopped."""
@@ -58,9 +60,15 @@ class Arrival:
     tenant: str
     prompt_id: str
     pin: str | None
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    wish: Wish | None = None
+    """What the prompt is padded to; null: sent as it stands."""
 
 
-ARRIVAL_COLUMNS: Final = tuple(field.name for field in fields(Arrival))
+_SENT: Final = tuple(field.name for field in fields(Arrival) if field.name != "wish")
+_WISHED: Final = ("input_tokens", "prefix_blocks", "block_tokens", "content_id")
+ARRIVAL_COLUMNS: Final = (*_SENT, *_WISHED)
 """Columns of the plan that sending needs."""
 
 
@@ -70,9 +78,36 @@ class Cancelled(BaseException):
 
 def arrivals_of(plan: pd.DataFrame) -> list[Arrival]:
     """The plan's rows in order of their due time."""
-    ordered = plan.sort_values("due_s", kind="stable").astype(object)
-    columns = [ordered[name].where(ordered[name].notna(), None) for name in ARRIVAL_COLUMNS]
-    return [Arrival(*values) for values in zip(*columns, strict=True)]
+    ordered = plan.sort_values("due_s", kind="stable")
+    return list(arrivals_from(PLAN.conform(ordered).select(ARRIVAL_COLUMNS)))
+
+
+def arrivals_from(rows: pa.Table | pa.RecordBatch) -> Iterator[Arrival]:
+    """Rows of the plan as arrivals, in their order.
+
+    Args:
+        rows: with columns of ``ARRIVAL_COLUMNS``; those that are absent count as null.
+    """
+    there = set(rows.schema.names)
+    columns = {
+        name: rows.column(name).to_pylist() if name in there else [None] * rows.num_rows
+        for name in ARRIVAL_COLUMNS
+    }
+    sent = zip(*(columns[name] for name in _SENT), strict=True)
+    if columns["input_tokens"].count(None) == rows.num_rows:
+        yield from (Arrival(*values) for values in sent)
+        return
+    wished = zip(*(columns[name] for name in _WISHED), strict=True)
+    for values, wish in zip(sent, wished, strict=True):
+        arrival = Arrival(*values)
+        yield arrival if wish[0] is None else replace(arrival, wish=wish_of(_Wished(*wish)))
+
+
+class _Wished(NamedTuple):
+    input_tokens: int
+    prefix_blocks: list[int] | None
+    block_tokens: int | None
+    content_id: str
 
 
 _EMPTY: Final[Row] = dict.fromkeys(RESPONSE_FIELDS)

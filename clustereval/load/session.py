@@ -18,7 +18,8 @@ from gevent.event import Event
 from gevent.pool import Group
 
 from clustereval.core.columns import PLAN
-from clustereval.core.errors import RunFolderError
+from clustereval.core.errors import RunFolderError, ScenarioError
+from clustereval.core.padding import Padder
 from clustereval.load.arrival_times import SocketReader
 from clustereval.load.client import ChatClient
 from clustereval.load.closed_loop import ClosedLoop
@@ -140,6 +141,12 @@ class Session:
         self.stopped_by_locust = False
         self._show = show
         plan = PlanFile(run.path(PLAN.file), WHOLE if part.own_plan else part.share)
+        if plan.padded and run.manifest.padding is None:
+            raise ScenarioError(
+                "the scenario replays a trace's prompt lengths, and no target was calibrated",
+                expected="a run that `clustereval run` made: it measures the target's tokens first",
+                change="use `clustereval run`, or `lengths: false` in the trace's phase",
+            )
         self._clock = GeventClock()
         self._loop_watch = LoopWatch(self._clock.now)
         self._reader = SocketReader(self._clock.now, woken_s=self._loop_watch.woken_s)
@@ -244,6 +251,7 @@ class Session:
             tenants=manifest.scenario.tenants,
             prompts=self.run.prompts,
             api_key_env=target.api_key_env,
+            padder=Padder.of(manifest.seed, manifest.padding),
         )
         return ChatClient(origin, write, request, self._clock.now)
 

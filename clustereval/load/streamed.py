@@ -66,16 +66,17 @@ class StreamedAnswer:
 
     def _blocks(self, data: bytes, piece: Piece) -> bool:
         """Whole events; those of the known form at once."""
-        span = self._form.find(data) if self._form is not None else None
-        if span is None or self._form is None:
+        form = self._form  # what stands before the span may teach another one
+        span = form.find(data) if form is not None else None
+        if span is None or form is None:
             return self._one_by_one(data, piece)
         start, end = span
-        texts = self._form.texts(data[start:end])
+        texts = form.texts(data[start:end])
         if texts is None:
             return self._one_by_one(data, piece)
         if start and self._one_by_one(data[:start], piece):
             return True
-        self._tokens(texts, piece)
+        self._tokens(texts, form, piece)
         return end < len(data) and self._one_by_one(data[end:], piece)
 
     def _one_by_one(self, data: bytes, piece: Piece) -> bool:
@@ -96,7 +97,7 @@ class StreamedAnswer:
             event = block + b"\n\n"
             texts = form.texts(event) if form.find(event) == (0, len(event)) else None
             if texts is not None:
-                self._tokens(texts, piece)
+                self._tokens(texts, form, piece)
                 return False
         if not block.startswith(_DATA) or b"\n" in block:
             return self._events(self._decoder.feed(block + b"\n\n"), piece)
@@ -107,10 +108,9 @@ class StreamedAnswer:
             self._form = learn_form(block) or self._form
         return done
 
-    def _tokens(self, texts: list[str], piece: Piece) -> None:
-        assert self._form is not None
+    def _tokens(self, texts: list[str], form: ChunkForm, piece: Piece) -> None:
         self.last_event_s = piece.at_s
-        self._completion.take_texts(texts if self._form.is_text else (), len(texts))
+        self._completion.take_texts(texts if form.is_text else (), len(texts))
         self._stamp(token_count(texts), piece)
 
     def _stamp(self, tokens: int, piece: Piece) -> None:

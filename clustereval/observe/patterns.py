@@ -95,14 +95,16 @@ def _windows(
         return [Window(first, first + window_s, rows)]
     count = max(1, int((end - first) / window_s + 0.5))
     index = np.minimum(((due[rows] - first) // window_s).astype(int), count - 1)
+    # Sorted once: looking through all rows for each window would take hours for a trace of months.
+    order = np.argsort(index, kind="stable")
+    places, starts = np.unique(index[order], return_index=True)
     return [
         Window(
             first + i * window_s,
             end if i == count - 1 else first + (i + 1) * window_s,
-            rows[index == i],
+            mine,
         )
-        for i in range(count)
-        if (index == i).any()
+        for i, mine in zip(places.tolist(), np.split(rows[order], starts[1:]), strict=True)
     ]
 
 

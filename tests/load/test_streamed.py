@@ -141,6 +141,12 @@ def test_ordinary_chunks_are_read_by_their_form() -> None:
     assert len(parsed) == 4  # role, first token, finish reason, usage
 
 
+def test_a_form_learned_on_the_way_does_not_rename_what_was_found() -> None:
+    """Reasoning that follows an answer's token in the same read stays reasoning."""
+    thought, word = event(chunk({"reasoning_content": "hm"})), event(chunk({"content": "yes"}))
+    assert told([thought, word + thought], by_form=True)["output_text"] == "yes"
+
+
 @pytest.mark.parametrize(
     "value",
     [
