@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clustereval.core.columns import PLAN
 from clustereval.load.plan_file import PlanFile
 from clustereval.load.rows import ARRIVAL_COLUMNS
 from clustereval.load.shares import Share
@@ -59,11 +60,15 @@ def test_a_plan_read_in_shares_is_the_plan(tmp_path: Path, talks: bool) -> None:
     columns: dict[str, list[object]] = {
         name: [f"{name}-{i}" for i in range(count)] for name in ARRIVAL_COLUMNS
     }
-    columns |= {"due_s": [i / 7 for i in range(count)], "pin": [None] * count}
+    columns |= {"due_s": [i / 7 for i in range(count)]}
+    nulls = [name for name in ARRIVAL_COLUMNS if PLAN.schema.field(name).type != pa.string()]
+    columns |= {name: [None] * count for name in ("pin", *nulls) if name != "due_s"}
     if talks:
         columns["conversation_id"] = [f"t{i % 5}" if i % 2 else None for i in range(count)]
     path = tmp_path / "plan.parquet"
-    pq.write_table(pa.table(columns), path)
+    fields = [PLAN.schema.field(name) for name in columns if name in PLAN.names]
+    fields += [pa.field(name, pa.string()) for name in columns if name not in PLAN.names]
+    pq.write_table(pa.table(columns, schema=pa.schema(fields)), path)
     whole, seen = list(PlanFile(path)), []
     for number in range(of):
         share = PlanFile(path, Share(number, of))
