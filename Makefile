@@ -83,6 +83,7 @@ bench: install
 	$(BIN)/python -m benchmarks.fleet
 	$(BIN)/python -m benchmarks.streaming
 	$(BIN)/python -m benchmarks.cache
+	$(BIN)/python -m benchmarks.load
 
 # Error rates of the verdict, by simulation: about an hour on two cores.
 bench-verdict: install

@@ -82,7 +82,9 @@ class StreamedAnswer:
     def _one_by_one(self, data: bytes, piece: Piece) -> bool:
         start = 0
         while start < len(data):
-            end = data.index(b"\n\n", start)
+            end = data.find(b"\n\n", start)
+            if end < 0:  # after three line ends, the third
+                return self._events(self._decoder.feed(data[start:]), piece)
             form = self._form
             if self._block(data[start:end], piece):
                 return True

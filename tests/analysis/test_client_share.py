@@ -84,6 +84,19 @@ def test_a_client_that_adds_little_is_fine() -> None:
         assert 0 <= estimate < 0.05
 
 
+def test_milliseconds_refuse_nothing() -> None:
+    """Half of a very short TTFT is less than any SLO says: the part that is allowed is larger."""
+    assert client_share(np.full(9, 0.008), np.full(9, 0.004)) is not None
+    requests, scores, cluster = synthetic_tables(rows=400)
+    requests["client_delay_s"], requests["ttft_due_s"] = 0.004, 0.008
+    frames = build_frames(requests, scores, cluster, scenario(), level="probe")
+    drafts = RunHealthCheck().evaluate(frames, RunHealth())
+    assert isinstance(drafts, list)
+    [found] = [draft.finding for draft in drafts if draft.finding.metric == "client_ratio.ttft"]
+    assert found.estimate == pytest.approx(0.5)
+    assert found.margin == 1.0
+
+
 def test_a_run_that_did_not_record_it_is_judged_without() -> None:
     """Runs of before, and simulated ones, have no such column: no finding, and no failure."""
     assert not [metric for metric in judged(None) if metric.startswith("client_ratio")]

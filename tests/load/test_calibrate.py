@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clustereval.cli import cli
 from clustereval.load.calibrate import FIRST_RATE, Step, highest_honest, next_rate
 from clustereval.load.trial import Measured
 
@@ -85,3 +89,19 @@ def test_a_token_between_the_mocks_two_times_is_told_exactly() -> None:
     exact = Measured(1, frame, {}, 0.0)
     assert exact.client_ratio(0.5) == 0.0
     assert exact.true_ttft_s[0] == 0.025
+
+
+@pytest.mark.process
+def test_calibrate_prints_what_it_found() -> None:
+    """The verb sends real loads to the mock, in bounded time, and says a rate or why there is none.
+
+    Which rate depends on the machine and on what else it does: the benchmark is for that.
+    """
+    began = time.monotonic()
+    done = CliRunner().invoke(
+        cli, ["calibrate", "--seconds", "16", "--tokens", "4", "--ttft", "0.2", "--itl", "0.01"]
+    )
+    assert time.monotonic() - began < 60
+    assert done.exit_code in (0, 3), done.output
+    assert "true TTFT" in done.output
+    assert "Honest up to" in done.output or "No rate was sent honestly" in done.output

@@ -100,7 +100,7 @@ def told(pieces: list[bytes], *, by_form: bool) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(streams(), st.lists(st.integers(0, 3000), max_size=8))
 def test_the_form_changes_nothing(data: bytes, places: list[int]) -> None:
     """Text, tokens, their times, usage and errors are the same, however the stream is cut."""
@@ -109,7 +109,7 @@ def test_the_form_changes_nothing(data: bytes, places: list[int]) -> None:
     assert told(pieces, by_form=True) == told(pieces, by_form=False)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(streams())
 def test_whole_events_are_the_same_one_by_one_and_at_once(data: bytes) -> None:
     """Reading all chunks of a read together gives what reading one event a time gives."""
@@ -145,6 +145,14 @@ def test_a_form_learned_on_the_way_does_not_rename_what_was_found() -> None:
     """Reasoning that follows an answer's token in the same read stays reasoning."""
     thought, word = event(chunk({"reasoning_content": "hm"})), event(chunk({"content": "yes"}))
     assert told([thought, word + thought], by_form=True)["output_text"] == "yes"
+
+
+def test_a_line_too_many_between_events_is_nothing() -> None:
+    """Three line ends after an event, also at the end of a read, are those of a blank line."""
+    word = event(chunk({"content": "yes"}))
+    pieces = [word + b"\n", word + b"\n" + word + b"\n"]
+    assert told(pieces, by_form=True) == told(pieces, by_form=False)
+    assert told(pieces, by_form=True)["output_text"] == "yesyesyes"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class RunHealthCheck:
         sent = ~np.isnan(late)
         drafts = [
             self._late(frames, late, sent, settings.late_p99_s),
-            *self._client_shares(frames, settings.client_ratio),
+            *self._client_shares(frames, settings),
         ]
         # Beyond max_in_flight it is the target that does not answer: a failure of the target.
         piled_up = (frames.rows["error_type"] == "max_in_flight").to_numpy(bool, na_value=False)
@@ -101,7 +101,7 @@ class RunHealthCheck:
             )  # fmt: skip
         return drafts
 
-    def _client_shares(self, frames: Frames, limit: float) -> list[Draft]:
+    def _client_shares(self, frames: Frames, settings: RunHealth) -> list[Draft]:
         """The client's part of each latency, of runs that recorded it."""
         delay = frames.numbers("client_delay_s")
         drafts = []
@@ -110,6 +110,7 @@ class RunHealthCheck:
             share = client_share(latency, delay)
             if share is None:
                 continue
+            limit = min(max(settings.client_ratio, settings.client_least_s / share.measured_s), 1.0)
             where = "median" if share.quantile == 0.5 else f"p{100 * share.quantile:g}"
             worst = np.argsort(-np.where(np.isnan(delay), -np.inf, delay), kind="stable")
             drafts.append(
