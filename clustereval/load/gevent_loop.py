@@ -1,6 +1,7 @@
 """gevent's side of the load: its clock, its tasks, and how it reads sockets.
 
-With :mod:`clustereval.load.session` and ``locust_engine`` the only importer of gevent.
+With :mod:`clustereval.load.session`, ``locust_engine`` and ``workers.bridge`` the only importer of
+gevent.
 """
 
 from __future__ import annotations
