@@ -99,7 +99,8 @@ class Watcher:
             if (look := self._first.pop(row["request_id"], None)) is not None:
                 self._missing[look] -= 1
             if row["sent_s"] is not None and row["request_id"] in self._due:
-                self._late_s.append(row["sent_s"] - self._due[row["request_id"]])
+                due_s = row.get("due_s", self._due[row["request_id"]])  # a later turn's is its own
+                self._late_s.append(row["sent_s"] - due_s)
         number = self._next
         if number > len(self._looks.planned) or not self._all_ended(number):
             return None

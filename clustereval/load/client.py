@@ -55,7 +55,7 @@ class ChatClient:
         Args:
             in_flight: this client's other requests at this moment.
         """
-        exchange = Exchange(self._origin, self._request, self._now)
+        exchange = Exchange(self._origin, self._request, self._now, arrival.cancel_after_s)
         failure: Failure | None = None
         try:
             exchange.run(*self._write(arrival))
@@ -95,6 +95,7 @@ class ChatClient:
             "first_token_s": stamps[0] if stamps else None,
             "end_s": exchange.end_s,
             "itl_s": _gaps(stamps),
+            "cancelled": exchange.cancelled,
             "headers": {
                 name: redact(value)[:_DETAIL_CHARS]
                 for name, value in headers.items()

@@ -7,6 +7,7 @@ import math
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from clustereval.core.scenario import Request
@@ -34,8 +35,19 @@ class Failure(Exception):
 class Exchange:
     """Sends one request and reads its reply to the end. Times are those of arrival."""
 
-    def __init__(self, origin: Origin, request: Request, now: Callable[[], float]):
+    def __init__(
+        self,
+        origin: Origin,
+        request: Request,
+        now: Callable[[], float],
+        cancel_after_s: float | None = None,
+    ):
         self._origin, self._request, self._now = origin, request, now
+        self._cancel_after_s = cancel_after_s
+        self._hang_up_s = math.inf
+        """When the client hangs up: not known before the first token, so that TTFT is whole."""
+        self.cancelled = False
+        """The client has hung up, as planned: what had arrived until then is the answer."""
         self.completion = Completion()
         self.answer = StreamedAnswer(self.completion)
         self.reply: Reply | None = None
@@ -55,6 +67,8 @@ class Exchange:
         self.sent_s = self._now()
         self._deadline = self.sent_s + self._request.timeout_s
         limits = Limits(self._deadline, self._request.stall_s if self._request.stream else None)
+        if self._cancel_after_s is not None:
+            limits = replace(limits, each_read=True)
         self.reply = reply = self._origin.post(head, body, limits)
         pieces = self._more(reply)
         if reply.status != 200:
@@ -143,16 +157,32 @@ class Exchange:
         answer = self.answer
         while True:
             for piece in pieces:
+                if piece.at_s >= self._hang_up_s:
+                    return self._hang_up()
                 if self._fed(piece):
                     return None
+                self._plan_to_hang_up(reply)
             if self._ended is None and reply.complete:
                 return self._close_stream(reply, None)
             if isinstance(self._ended, TimeoutError):
+                # Timers may fire a little early.
+                if self._now() >= self._hang_up_s - 0.01:
+                    return self._hang_up()
                 if not reply.allow(answer.last_event_s):
                     raise self._ended
             elif self._ended is not None:
                 return self._close_stream(reply, str(self._ended) or type(self._ended).__name__)
             pieces = self._more(reply)
+
+    def _plan_to_hang_up(self, reply: Reply) -> None:
+        """To be called after each piece; the first token is what the moment is counted from."""
+        if self._cancel_after_s is not None and self.answer.stamps:
+            self._hang_up_s = self.answer.stamps[0] + self._cancel_after_s
+            self._cancel_after_s = None
+            reply.end_by(self._hang_up_s)
+
+    def _hang_up(self) -> None:
+        self.cancelled, self.end_s = True, self._now()
 
     def _fed(self, piece: Piece, *, closing: bool = False) -> bool:
         """Whether a piece ended the stream; then, and where it is an error, that was its end."""

@@ -1,5 +1,8 @@
 """The open loop: each request is sent when it is due, whatever the earlier ones do.
 
+Later turns of a conversation are due when their user has read the answer before: users arrive by an
+open process, and then each is a loop of their own.
+
 It knows neither Locust nor gevent, only a clock and something that runs a function beside it, so
 that the same code is tested in virtual time.
 """
@@ -12,10 +15,12 @@ from typing import Protocol
 from clustereval.core.scenario import Request
 from clustereval.load.histogram import Histogram
 from clustereval.load.rows import INTERRUPTED, Arrival, Cancelled, Row, dropped
+from clustereval.load.turns import Turn, Turns
 
 _LOOK_S = 0.1
 """How often a waiting replay looks whether it has been stopped."""
 _GIVEN_UP = "given up: the run was stopped"
+_NOT_SENT = "not sent: the run was stopped"
 
 
 class Clock(Protocol):
@@ -48,7 +53,8 @@ class Replay:
     """Sends a list of arrivals once. Every arrival is recorded exactly once.
 
     Args:
-        arrivals: in order of their due time; taken one by one, as they become due.
+        arrivals: in order of their due time (of a later turn of a conversation: its earliest);
+            taken one by one, as they become due.
         limits: ``deadline_s`` and ``max_in_flight``.
     """
 
@@ -70,6 +76,10 @@ class Replay:
         self._record = record
         self._limits = limits
         self._open: dict[str, Arrival] = {}
+        self._turns = Turns()
+        self._thinking: dict[str, Arrival] = {}
+        """Turns that are due at a known moment, for which a task waits."""
+        self._over = False
         self._broken: Exception | None = None
         self._grace_s = 0.0
         self.stopped = False
@@ -100,11 +110,16 @@ class Replay:
             if wake_s < arrival.due_s or self._ends():
                 continue
             self._next = next(self._arrivals, None)
-            self._dispatch(arrival)
-        while self._open and not self._ends():
+            if arrival.think_s is None:
+                self._dispatch(arrival)
+            else:
+                self._await(self._turns.reached(arrival))
+        while (self._open or self._thinking) and not self._ends():
             self._clock.sleep_until(self._clock.now() + _LOOK_S / 2)
         if self._ends():
             self._wind_down()
+        for arrival in self._turns.give_up():
+            self._drop(arrival, "client_fault", "not sent: the turn before it is not in the plan")
         if self._broken is not None:
             raise self._broken
 
@@ -129,12 +144,17 @@ class Replay:
             self._wait(1.0)
         # A task that was cancelled before it began, or that does not end, has recorded nothing.
         stuck = list(self._open.values())
+        turns = [*self._thinking.values(), *self._turns.give_up()]
+        self._over = True
         self._open.clear()
+        self._thinking.clear()
         for arrival in stuck:
             self._drop(arrival, INTERRUPTED, _GIVEN_UP)
+        for arrival in turns:
+            self._drop(arrival, INTERRUPTED, _NOT_SENT)
         while (unsent := self._next) is not None:
             self._next = next(self._arrivals, None)
-            self._drop(unsent, INTERRUPTED, "not sent: the run was stopped")
+            self._drop(unsent, INTERRUPTED, _NOT_SENT)
 
     def _wait(self, limit_s: float) -> None:
         end_s = self._clock.now() + limit_s
@@ -156,6 +176,26 @@ class Replay:
             self.max_in_flight = max(self.max_in_flight, others + 1)
             self._tasks.spawn(lambda: self._one(arrival, others))
 
+    def _await(self, turn: Turn | None) -> None:
+        """Sends a later turn when it is due; drops it where the one before got no answer."""
+        if turn is None:
+            return
+        arrival = turn.arrival
+        if turn.refused is not None:
+            self._drop(arrival, *turn.refused)
+        else:
+            self._thinking[arrival.request_id] = arrival
+            # By a task of its own: the scheduler may be asleep until something later than this.
+            self._tasks.spawn(lambda: self._think(arrival))
+
+    def _think(self, arrival: Arrival) -> None:
+        try:
+            self._clock.sleep_until(arrival.due_s)
+        except Cancelled:
+            return  # winding down records it
+        if not self._ends() and self._thinking.pop(arrival.request_id, None) is not None:
+            self._dispatch(arrival)
+
     def _one(self, arrival: Arrival, others: int) -> None:
         try:
             row = self._send(arrival, others)
@@ -175,7 +215,15 @@ class Replay:
         return dropped(arrival, error_type, detail, self._clock.now(), others)
 
     def _keep(self, arrival: Arrival, row: Row) -> None:
+        turn = self._put(arrival, row)
+        while turn is not None and turn.refused is not None:
+            turn = self._put(turn.arrival, self._row(turn.arrival, *turn.refused, len(self._open)))
+        self._await(turn)
+
+    def _put(self, arrival: Arrival, row: Row) -> Turn | None:
+        """Records a row; returns the turn that can now be told of, if there is one."""
         try:
             self._record(arrival, row)
         except Exception as error:
             self._broken = self._broken or error
+        return None if self._over else self._turns.ended(arrival, row)

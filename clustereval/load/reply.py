@@ -42,10 +42,12 @@ class Limits:
     """How long a reply may take, on the clock of the transport.
 
     ``deadline_s``: by when it must have ended. ``stall_s``: longest gap after the first event.
+    ``each_read``: every read of the body is to be looked at, until :meth:`Reply.end_by`.
     """
 
     deadline_s: float
     stall_s: float | None = None
+    each_read: bool = False
 
 
 class _Message(HTTPResponse):  # type: ignore[misc]
@@ -161,7 +163,13 @@ class Reply:
             self._look(data, piece.at_s)
         if message.message_complete and message.get_code() >= 200:
             return True
-        return self._held >= _HOLD_BYTES
+        return self._held >= _HOLD_BYTES or (self._limits.each_read and self._held > 0)
+
+    def end_by(self, t_s: float) -> None:
+        """Brings the deadline forward; from now on not every read is looked at."""
+        deadline_s = min(self._limits.deadline_s, t_s)
+        self._limits = Limits(deadline_s, self._limits.stall_s)
+        self.limit_s = min(self.limit_s, deadline_s)
 
     def close(self) -> None:
         """Gives the connection back if the whole message was read, else closes it."""

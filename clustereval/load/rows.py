@@ -12,6 +12,7 @@ import pyarrow as pa
 from clustereval.core.columns import PLAN, RESPONSE_FIELDS
 from clustereval.core.looks import STOPPED_EARLY
 from clustereval.core.padding import Wish, wish_of
+from clustereval.core.sessions import TURN_FAILED
 
 INTERRUPTED: Final = "interrupted"
 """``error_type`` of an arrival that the client gave up because the run was stopped."""
@@ -36,6 +37,7 @@ ERROR_TYPES: Final[dict[str, str]] = {
     "connect_timeout": "timeout: no connection",
     "deadline": "dropped: more than `deadline_s` late, so not sent",
     "max_in_flight": "dropped: `max_in_flight` were in flight, so not sent",
+    TURN_FAILED: "dropped: the conversation's turn before it got no answer, so not sent",
     INTERRUPTED: "dropped: the run was stopped before, or while, it was sent",
     STOPPED_EARLY: "dropped: a look decided, so the run was stopped before, or while, it was sent",
     WORKER_LOST: "dropped: its load process died or was cut off, and nothing is known of it",
@@ -45,7 +47,8 @@ ERROR_TYPES: Final[dict[str, str]] = {
 """Every ``error_type``: the outcome that goes with it, and its meaning."""
 
 Row = dict[str, Any]
-"""``request_id``, every one of ``RESPONSE_FIELDS``, and ``headers``."""
+"""``request_id``, ``due_s`` (of a later turn: when it became due), every one of
+``RESPONSE_FIELDS``, and ``headers``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +63,22 @@ class Arrival:
     tenant: str
     prompt_id: str
     pin: str | None
+    model: str | None = None
+    next_id: str | None = None
+    """Its answer is waited for by this turn: both have to be known as soon as it has ended."""
+    think_s: float | None = None
+    """A later turn: ``due_s`` is its earliest moment, until the answer before it has ended."""
+    history: str | None = None
+    cancel_after_s: float | None = None
     max_tokens: int | None = None
     min_tokens: int | None = None
     wish: Wish | None = None
     """What the prompt is padded to; null: sent as it stands."""
+    said: tuple[str, ...] = ()
+    """The model's answers to the conversation's earlier turns; for ``history`` ``answers``."""
 
 
-_SENT: Final = tuple(field.name for field in fields(Arrival) if field.name != "wish")
+_SENT: Final = tuple(field.name for field in fields(Arrival) if field.name not in ("wish", "said"))
 _WISHED: Final = ("input_tokens", "prefix_blocks", "block_tokens", "content_id")
 ARRIVAL_COLUMNS: Final = (*_SENT, *_WISHED)
 """Columns of the plan that sending needs."""
@@ -115,9 +127,10 @@ _EMPTY: Final[Row] = dict.fromkeys(RESPONSE_FIELDS)
 
 def make_row(arrival: Arrival, told: Mapping[str, Any]) -> Row:
     """A whole row: what ``told`` does not give is null; ``headers`` is empty."""
-    row: Row = {"request_id": arrival.request_id, **_EMPTY, "headers": {}, **told}
-    if len(row) != len(_EMPTY) + 2:
-        unknown = set(told) - set(_EMPTY) - {"request_id", "headers"}
+    identity = {"request_id": arrival.request_id, "due_s": arrival.due_s}
+    row: Row = {**identity, **_EMPTY, "headers": {}, **told}
+    if len(row) != len(_EMPTY) + 3:
+        unknown = set(told) - set(_EMPTY) - {*identity, "headers"}
         raise ValueError(f"no such response fields: {sorted(unknown)}")
     return row
 

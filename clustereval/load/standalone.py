@@ -87,7 +87,8 @@ def make_run(environ: Mapping[str, str], host: str | None) -> Run:
     loaded = load_scenario(Path(environ.get(SCENARIO) or scenarios_dir() / "prelaunch.yaml"))
     seed = _whole(environ, SEED)
     seed = loaded.scenario.seed if seed is None else seed
-    plan = make_plan(loaded, seed=seed, salt=new_salt(), replicas=_whole(environ, REPLICAS))
+    replicas = _whole(environ, REPLICAS)
+    plan = make_plan(loaded, seed=seed, salt=new_salt(), replicas=replicas, model=model)
     out = Path(environ[OUT]) if environ.get(OUT) else default_out(loaded.scenario.name)
     manifest = Manifest(
         name=out.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
@@ -28,6 +28,13 @@ def open_client(url: str, key: str | None, timeout_s: float) -> httpx.Client:
     return httpx.Client(headers=headers, timeout=timeout_s, follow_redirects=False)
 
 
+class Models(NamedTuple):
+    """What a target lists: all ids, and which of them are LoRA adapters."""
+
+    ids: list[str]
+    adapters: frozenset[str] = frozenset()
+
+
 class Api:
     """The two calls that are needed, with every failure turned into a :class:`TargetError`."""
 
@@ -38,16 +45,19 @@ class Api:
         self.plain = False
         """The target does not take ``stream_options``."""
 
-    def models(self) -> list[str] | None:
-        """Ids that ``/models`` lists; null where the target has no such path."""
+    def models(self) -> Models | None:
+        """What ``/models`` lists; null where the target has no such path."""
         response = self._get(f"{self._url}/models")
         if response.status_code == 404:
             self._suggest_v1()
             return None
         self._require_ok(response)
         try:
-            return [str(item["id"]) for item in response.json()["data"]]
-        except (ValueError, KeyError, TypeError):
+            data = response.json()["data"]
+            # vLLM lists LoRA adapters beside the models, with the model that they are one of.
+            adapters = [str(item["id"]) for item in data if item.get("parent")]
+            return Models([str(item["id"]) for item in data], frozenset(adapters))
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise self._no_api("/models answered something else than a list of models") from None
 
     def ask(self, model: str, rank: int | None = None) -> Answer:

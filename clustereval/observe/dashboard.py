@@ -62,6 +62,14 @@ class DeploymentState(_Lenient):
         """As many as the autoscaler may ask for; null where it does not scale."""
         return self._autoscaling("max_replicas")
 
+    @property
+    def scales(self) -> bool:
+        """Whether its autoscaler may change anything: Serve LLM gives its ingress one that may not,
+        with bounds that are alike."""
+        return self.max_replicas is not None and self.max_replicas != self._autoscaling(
+            "min_replicas"
+        )
+
     def _autoscaling(self, name: str) -> float | None:
         config = self.deployment_config.get("autoscaling_config")
         value = config.get(name) if isinstance(config, dict) else None

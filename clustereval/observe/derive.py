@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from clustereval.core.columns import bucket
+from clustereval.core.inputs import to_be_cancelled
 from clustereval.core.scenario import Buckets
 from clustereval.observe.handover import leaked
 from clustereval.observe.warmth import cold
@@ -38,8 +39,10 @@ def add_derived(frame: pd.DataFrame, buckets: Buckets) -> None:
     frame["late_s"] = frame["sent_s"] - frame["due_s"]
     frame["ttft_due_s"] = first - frame["due_s"]
     frame["ttft_sent_s"] = first - frame["sent_s"]
-    frame["e2e_due_s"] = end - frame["due_s"]
-    frame["e2e_sent_s"] = end - frame["sent_s"]
+    # Where the client was to hang up, the end is either its doing or that of a fast answer.
+    whole = end.mask(to_be_cancelled(frame))
+    frame["e2e_due_s"] = whole - frame["due_s"]
+    frame["e2e_sent_s"] = whole - frame["sent_s"]
     # Of one token, or of none, there is no time *per further* token.
     further = (frame["output_tokens"] - 1).astype("Float64")
     frame["tpot_s"] = (end - first) / further.where(further > 0)

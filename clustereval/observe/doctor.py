@@ -268,7 +268,7 @@ def _autoscaler(ray: RayFacts) -> Observation:
         (deployment.name, deployment.target_ongoing_requests)
         for app in ray.applications
         for deployment in _deployments(app)
-        if "autoscaling_config" in deployment.deployment_config
+        if deployment.scales
     ]
     if not targets:
         return Observation(fact, "ray", "no deployment autoscales: the number of replicas is fixed")

@@ -24,6 +24,7 @@ from clustereval.observe.placement import (
     Deployment,
     access_frame,
     choose_deployment,
+    ingress_deployments,
     of_deployment,
     place,
     sample_frame,
@@ -120,6 +121,7 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
     planned = set(ids)
     responses = response_frame(raw.responses, planned)
     frame = plan.set_index(pd.Index(ids, name=None)).join(responses.frame, how="left")
+    _date_turns(frame, responses.due_s)
     missing = frame["outcome"].isna()
     frame.loc[missing, "outcome"] = "dropped"
     frame.loc[missing, "error_type"] = "interrupted" if raw.interrupted else "not_sent"
@@ -154,6 +156,17 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
     return Joined(frame.reindex(columns=REQUESTS.names), cluster, account)
 
 
+def _date_turns(frame: pd.DataFrame, due_s: pd.Series) -> None:
+    """Gives later turns, in place, the moment at which they became due.
+
+    The plan has only their earliest one. Nothing but a later turn is due at another time.
+    """
+    turns = frame["think_s"].notna()
+    became = due_s.reindex(frame.index).astype("Float64")
+    became = became.where(turns & (became >= frame["due_s"] - 1e-6))  # sums are rounded
+    frame["due_s"] = became.fillna(frame["due_s"]).astype(float)
+
+
 def _name_needless(frame: pd.DataFrame, until_s: float) -> None:
     """Names, in place, the arrivals that the end of the run kept from an answer.
 
@@ -175,10 +188,12 @@ def _observe(
     """Fills the columns of placement, and ``observed_by``, in place."""
     sent = frame["sent_s"].notna()
     frame["observed_by"] = pd.Series("client", index=frame.index, dtype="string").where(sent)
-    frame["server_latency_s"] = pd.Series(pd.NA, index=frame.index, dtype="Float64")
+    for name in ("server_latency_s", "ingress_latency_s", "proxy_latency_s"):
+        frame[name] = pd.Series(pd.NA, index=frame.index, dtype="Float64")
     by_probe = frame["replica_id"].notna()
     if deployment is not None:
-        placed = place(access, deployment, set(frame.index)).reindex(frame.index)
+        ingresses = ingress_deployments(samples, deployment.application)
+        placed = place(access, deployment, set(frame.index), ingresses).reindex(frame.index)
         by_ray = placed["replica_id"].notna() & ~by_probe
         frame.loc[by_ray, "observed_by"] = "ray"
         for column in placed:

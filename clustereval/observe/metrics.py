@@ -77,6 +77,10 @@ def parse_metrics(text: str) -> list[Sample]:
     ]
 
 
+def _host(target: str) -> str:
+    return target.rpartition(":")[0]
+
+
 def _value(text: str) -> float | None:
     try:
         value = float(text)
@@ -96,11 +100,18 @@ class Scraper:
     def __init__(self, targets: list[str], timeout_s: float = 2.0):
         self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
         self._failures = dict.fromkeys(targets, 0)
+        self._answered: set[str] = set()
 
     @property
     def unreachable(self) -> list[str]:
-        """Endpoints that were given up."""
-        return [target for target, count in self._failures.items() if count >= GIVE_UP_AFTER]
+        """Endpoints that were given up.
+
+        Without those that never answered on a node where another did: a head node lists further
+        ones, of its autoscaler and its dashboard, that say nothing of replicas.
+        """
+        given_up = [t for t, count in self._failures.items() if count >= GIVE_UP_AFTER]
+        nodes = {_host(target) for target in self._answered}
+        return [t for t in given_up if t in self._answered or _host(t) not in nodes]
 
     def scrape(self) -> list[Sample]:
         samples: list[Sample] = []
@@ -116,6 +127,7 @@ class Scraper:
                 self._failures[target] = failures + 1
                 continue
             self._failures[target] = 0
+            self._answered.add(target)
             samples.extend(parse_metrics(response.text))
         return samples
 

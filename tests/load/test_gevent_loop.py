@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -132,20 +133,27 @@ def test_the_clock_wakes_on_time() -> None:
 
 
 def test_a_busy_loop_says_how_long_others_waited() -> None:
-    """What became ready while the loop was held up for 100 ms is told to have waited half of it."""
-    now = time.perf_counter
-    watch = LoopWatch(now)
+    """What became ready while the loop was held up for 20 ms is told to have waited half of it.
+
+    In the median of nine: where the machine takes the core away during a poll, that poll looks as
+    if it had waited.
+    """
+    watch = LoopWatch(time.perf_counter)
     ours, theirs = socket.socketpair()
+    idle: list[float] = []
     seen: list[float] = []
     with ours, theirs:
         watcher = gevent.get_hub().loop.io(ours.fileno(), 1)
-        watcher.start(lambda: (seen.append(watch.woken_s()), watcher.stop()))
-        gevent.sleep(0.01)
-        idle = watch.woken_s()
-        theirs.send(b"x")
-        time.sleep(0.1)  # holds up the loop, as a long answer's parsing does
-        gevent.sleep(0.01)
+        watcher.start(lambda: (seen.append(watch.woken_s()), ours.recv(1)))
+        for _ in range(9):
+            gevent.sleep(0.005)
+            idle.append(watch.woken_s())
+            theirs.send(b"x")
+            time.sleep(0.02)  # holds up the loop, as a long answer's parsing does
+            gevent.sleep(0.005)
+        watcher.stop()
         watcher.close()
     watch.close()
-    assert idle < 0.02
-    assert 0.04 < seen[0] < 0.3
+    assert len(seen) == 9
+    assert statistics.median(idle) < 0.008
+    assert 0.008 < statistics.median(seen) < 0.06

@@ -192,5 +192,6 @@ def test_every_arrival_gives_exactly_one_row(
     rows = bench.run(stop_at, grace)
     assert [row["request_id"] for row in rows] == [a.request_id for a in planned]
     assert set(Counter(row["outcome"] for row in rows)) <= set(OUTCOMES)
-    assert all(set(row) == {"request_id", "headers", *RESPONSE_FIELDS} for row in rows)
+    fields = {"request_id", "due_s", "headers", *RESPONSE_FIELDS}
+    assert all(set(row) == fields for row in rows)
     assert bench.replay.max_in_flight <= limit

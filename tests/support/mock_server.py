@@ -50,6 +50,8 @@ class Fault(StrEnum):
     TOOL = "tool"  # a tool call in fragments
     WHOLE = "whole"  # one JSON body although a stream was asked for
     BAD_WHOLE = "bad_whole"  # a JSON body that is no completion
+    LOGPROBS = "logprobs"  # each token with its log probability
+    LONG = "long"  # a good answer of a hundred words
     ECHO_KEY = "echo_key"  # the Authorization header as the answer
 
 
@@ -75,6 +77,8 @@ class MockServer:
         self._host = host
         self.ttft_s, self.itl_s, self.hold_s = ttft_s, itl_s, hold_s
         self.requests: list[dict[str, Any]] = []
+        self.hung_up = 0
+        """Answers that their client did not wait for."""
         self.released = threading.Event()
         self._server = ThreadingHTTPServer((host, 0), _Handler)
         self._server.daemon_threads = True
@@ -138,6 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._answer(Fault(fault) if fault else None, text, bool(body.get("stream")))
         except (BrokenPipeError, ConnectionResetError):
+            self.mock.hung_up += 1
             self.close_connection = True
 
     def _answer(self, fault: Fault | None, text: str, stream: bool) -> None:
@@ -158,6 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
         answer = f"echo: {text}"
         if fault is Fault.ECHO_KEY:
             answer = self.headers["authorization"] or "no key"
+        if fault is Fault.LONG:
+            answer = " ".join(["word"] * 100)
         if fault is Fault.WHOLE or not stream:
             whole = {
                 "id": f"chatcmpl-{self.headers['x-request-id']}",
@@ -183,7 +190,9 @@ class _Handler(BaseHTTPRequestHandler):
             if index == 1 and fault in _MIDDLE:
                 self._misbehave(fault)
                 return
-            self._event(self._chunk(delta), fault)
+            self._event(
+                self._chunk(delta, logprob=-0.5 if fault is Fault.LOGPROBS else None), fault
+            )
         if fault is Fault.CUT_CLEAN:
             self._end()
             return
@@ -213,8 +222,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.mock.released.wait(self.mock.hold_s)
             self._drop()
 
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    def _chunk(
+        self, delta: dict[str, Any], finish: str | None = None, logprob: float | None = None
+    ) -> str:
+        choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": finish}
+        if logprob is not None:
+            told = {"token": "t", "logprob": logprob, "bytes": [116], "top_logprobs": []}
+            # JSON has no infinity, and servers are not always right.
+            bad = [{"logprob": None}, {"logprob": 3.0}, {"logprob": True}, "token", {}]
+            choice["logprobs"] = {"content": [told, *bad]}
         return json.dumps({"id": f"chatcmpl-{self.headers['x-request-id']}", "choices": [choice]})
 
     def _event(self, data: str, fault: Fault | None = None) -> None:

@@ -15,6 +15,7 @@ from clustereval.analysis.intervals import point_quantile
 from clustereval.analysis.slices import Floats, Frames, Mask
 from clustereval.core.checks import RunHealth
 from clustereval.core.findings import Finding, Warning, WarningCode
+from clustereval.core.sessions import TURN_FAILED
 
 CENSUS = "census of the run's arrivals: no sampling error"
 
@@ -36,8 +37,9 @@ class RunHealthCheck:
             self._late(frames, late, sent, settings.late_p99_s),
             *self._client_shares(frames, settings),
         ]
-        # Beyond max_in_flight it is the target that does not answer: a failure of the target.
-        piled_up = (frames.rows["error_type"] == "max_in_flight").to_numpy(bool, na_value=False)
+        # Beyond max_in_flight it is the target that does not answer: a failure of the target. So is
+        # a turn that its user never sent because the one before got no answer.
+        piled_up = frames.rows["error_type"].isin(["max_in_flight", TURN_FAILED]).to_numpy(bool)
         drafts.append(
             self._share(
                 frames,
@@ -55,8 +57,8 @@ class RunHealthCheck:
                 self._share(
                     frames,
                     "unobserved",
-                    unobserved & frames.ok,
-                    frames.ok,
+                    unobserved & frames.whole,
+                    frames.whole,
                     settings.unobserved_ratio,
                     f"answers without a replica although the level is {frames.level}",
                     "check that every replica's access log or probe header reaches the observer",
