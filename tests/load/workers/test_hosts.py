@@ -59,9 +59,8 @@ class Played:
                 (request["headers"]["x-request-id"], request["at"]) for request in server.requests
             ]
         self.account = read_account(self.run.path("raw/load.json")) or {}
-        self.rows = pd.DataFrame(read_responses(self.run)).merge(
-            self.run.plan, on="request_id", validate="one_to_one"
-        )
+        rows = pd.DataFrame(read_responses(self.run)).drop(columns="due_s")
+        self.rows = rows.merge(self.run.plan, on="request_id", validate="one_to_one")
 
     def _play(self, hosts: Hosts, folder: Path) -> None:
         env = {"CE_KEY": KEY}

@@ -33,7 +33,11 @@ def server() -> Iterator[MockServer]:
 
 
 def rows_of(run: Run) -> pd.DataFrame:
-    return pd.DataFrame(read_responses(run)).merge(run.plan, on="request_id", validate="one_to_one")
+    return (
+        pd.DataFrame(read_responses(run))
+        .drop(columns="due_s")
+        .merge(run.plan, on="request_id", validate="one_to_one")
+    )
 
 
 def processes_of(load: LoadProcess) -> list[int]:
