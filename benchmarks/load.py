@@ -65,18 +65,22 @@ def measure(pace: Pace, trial: Trial) -> Measured:
         return run_trial(Path(folder) / "run", trial, mock)
 
 
-def ceiling(pace: Pace, requests: int) -> Measured:
+def ceiling(pace: Pace, requests: int, processes: int = 1) -> Measured:
     """A closed loop over so many requests."""
-    return measure(pace, Trial(Constant(process="constant", rate=requests), 1.0, AT_ONCE))
+    even = Constant(process="constant", rate=requests)
+    return measure(pace, Trial(even, 1.0, AT_ONCE, processes=processes))
 
 
 def speed(repeat: int) -> list[Figure]:
-    """Point 1: requests a second of one load process."""
+    """Point 1: requests a second of one load process, and of two."""
     full = best(lambda: ceiling(FULL, 10_000), repeat, lambda m: -m.rate)
+    two = best(lambda: ceiling(FULL, 20_000, processes=2), repeat, lambda m: -m.rate)
     short = best(lambda: ceiling(SHORT, 30_000), 1, lambda m: -m.rate)
     return [
         Figure("closed loop, 32 at once, 128 chunks", full.rate, "req/s", 2000, at_least=True),
         *used(full),
+        Figure("the same with two processes", two.rate, "req/s", 3500, at_least=True),
+        *used(two),
         Figure("closed loop, 32 at once, 8 chunks", short.rate, "req/s"),
         *used(short),
     ]
@@ -135,10 +139,11 @@ def memory(counts: Sequence[int]) -> list[Figure]:
 def used(run: Measured) -> list[Figure]:
     """Whose CPU it took: where the machine is full of others, figures are theirs."""
     account = run.account
-    own, machine = account["cpu_ratio"], account["machine_cpu_ratio"] * account["cores"]
+    own = sum(worker["cpu_ratio"] for worker in account.get("workers", [account]))
+    machine = account["machine_cpu_ratio"] * account["cores"]
     others = machine - own - run.mock_cpu_ratio
     return [
-        Figure("  cores: load process", own, ""),
+        Figure("  cores: load processes", own, ""),
         Figure("  cores: mock", run.mock_cpu_ratio, ""),
         Figure("  cores: everybody else", others, ""),
     ]

@@ -30,6 +30,7 @@ from clustereval.core.findings import Findings
 from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.urls import BASE_URL, split_url
 from clustereval.load.arrivals import describe_plan, make_plan
+from clustereval.load.engine import ALONE, Workers
 from clustereval.load.users import all_models
 from clustereval.localapp import LocalApp
 from clustereval.observe.calibration import calibrate_run, kept_note, needs_calibration
@@ -73,6 +74,7 @@ class Request:
     seed: int | None = None
     stop_early: bool = False
     stop_on_fail: bool = False
+    workers: Workers = ALONE
     command: tuple[str, ...] = ()
 
 
@@ -126,7 +128,7 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
             run.update_manifest(looks=looks)
         progress.plan(describe_plan(plan))
         progress.sees(outlook_line(outlook(loaded, plan, _priors(facts, observer))))
-        interrupted = send(run, observer, progress)
+        interrupted = send(run, observer, progress, request.workers)
         # The local app ends here, before the analysis wants its cores.
     progress.stage("joining, scoring and judging")
     with _kept(run):

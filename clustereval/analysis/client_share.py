@@ -53,16 +53,44 @@ def client_share(latency_s: Floats, delay_s: Floats) -> ClientShare | None:
 
 
 def remedy(load: Mapping[str, Any]) -> str:
-    """What to change about a load generator that was slow, from what it says of itself."""
-    machine, own = _ratio(load, "machine_cpu_ratio"), _ratio(load, "cpu_ratio")
+    """What to change about a load generator that was slow, from what it says of itself.
+
+    Where there are several processes, what counts is the one that used most of its core, and what
+    its own machine had left.
+    """
+    workers = load.get("workers") or [load]
+    busiest = max(workers, key=lambda worker: _ratio(worker, "cpu_ratio") or 0.0)
+    machine, own = _ratio(busiest, "machine_cpu_ratio"), _ratio(busiest, "cpu_ratio")
     lower = "or lower the rate"
     if machine is not None and machine > NEARLY_ALL:
         used = f"this machine's cores were {machine:.0%} busy in the busiest second"
         return f"{used}: run the load from another machine, {lower}"
     if own is not None and own > NEARLY_ALL:
         used = f"the load process used {own:.0%} of a core in its busiest second"
-        return f"{used}: replay with more processes (--processes), {lower}"
+        if _cores_left(busiest, machine):
+            return f"{used}: replay with more processes (--processes), {lower}"
+        return f"{used}, and its machine has no core left: add another one (--workers), {lower}"
     return "the load generator was slow: lower the rate, or run it on another machine"
+
+
+def lost_workers(load: Mapping[str, Any]) -> str | None:
+    """Which load processes were lost, and what to look at; null where none was."""
+    lost = [worker for worker in load.get("workers") or () if worker.get("lost_s") is not None]
+    if not lost:
+        return None
+    named = ", ".join(
+        f"{worker.get('number')} on {worker.get('host')} after {worker['lost_s']:.0f} s"
+        for worker in lost
+    )
+    return f"lost load processes: {named}; see their logs, and run it again"
+
+
+def _cores_left(load: Mapping[str, Any], machine: float | None) -> bool:
+    """Whether another process would find a core of its own; in doubt it would."""
+    cores = load.get("cores")
+    if machine is None or not isinstance(cores, int):
+        return True
+    return (1 - machine) * cores >= 1
 
 
 def _ratio(load: Mapping[str, Any], name: str) -> float | None:

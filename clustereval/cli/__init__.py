@@ -27,6 +27,7 @@ VERBS = {
     "serve": "clustereval.cli.serve:serve",
     "doctor": "clustereval.cli.doctor:doctor",
     "calibrate": "clustereval.cli.calibrate:calibrate",
+    "worker": "clustereval.cli.worker:worker",
     "init": "clustereval.cli.init:init",
 }
 

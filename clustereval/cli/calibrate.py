@@ -9,6 +9,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from clustereval.cli.options import processes_option
+
 if TYPE_CHECKING:
     from clustereval.load.calibrate import Step
 
@@ -35,8 +37,14 @@ if TYPE_CHECKING:
     "--seconds", type=click.FloatRange(10, 3600), default=60, show_default=True,
     help="Time for all of it.",
 )  # fmt: skip
+@processes_option
 def calibrate(
-    tokens: int, ttft_s: float, itl_s: float, limit: float | None, seconds: float
+    tokens: int,
+    ttft_s: float,
+    itl_s: float,
+    limit: float | None,
+    seconds: float,
+    processes: int,
 ) -> None:
     """Find the highest rate that this machine sends honestly.
 
@@ -59,7 +67,10 @@ def calibrate(
 
     console = Console()
     allowed = RunHealth().client_ratio if limit is None else limit
-    pace, budget = Pace(tokens=tokens, ttft_s=ttft_s, itl_s=itl_s), Budget(total_s=seconds)
+    pace, budget = (
+        Pace(tokens=tokens, ttft_s=ttft_s, itl_s=itl_s),
+        Budget(total_s=seconds, processes=processes),
+    )
     steps: list[Step] = []
     with tempfile.TemporaryDirectory(prefix="clustereval-") as folder, console.status("") as status:
         status.update("starting")

@@ -206,7 +206,7 @@ _LOAD = (
         "engine_prefill_s", _F64, "load", "from scheduling to the first token, as the response says"
     ),
     Column("response_id", _STR, "load", "the response's own id"),
-    Column("in_flight", _I64, "load", "this client's other requests in flight when it was sent"),
+    Column("in_flight", _I64, "load", "this run's other requests in flight when it was sent"),
 )
 
 _OBSERVE = (

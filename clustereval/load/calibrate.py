@@ -56,10 +56,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Budget:
-    """Time for all of it, and for the load of each step; seconds."""
+    """Time for all of it, and for the load of each step, in seconds; and who may send it."""
 
     total_s: float = 60.0
     step_s: float = 3.0
+    processes: int = 1
 
 
 def calibrate(
@@ -83,7 +84,9 @@ def calibrate(
     steps: list[Step] = []
     while rate is not None and now() + budget.step_s + answer_s + _START_S < end_s:
         with MockProcess(pace, folder / f"truth-{len(steps)}.csv") as mock:
-            trial = Trial(Poisson(process="poisson", rate=rate), budget.step_s)
+            trial = Trial(
+                Poisson(process="poisson", rate=rate), budget.step_s, processes=budget.processes
+            )
             step = Step(rate, run_trial(folder / f"step-{len(steps)}", trial, mock), limit)
         steps.append(step)
         yield step

@@ -1,6 +1,7 @@
 """gevent's side of the load: its clock, its tasks, and how it reads sockets.
 
-With :mod:`clustereval.load.session` and ``locust_engine`` the only importer of gevent.
+With :mod:`clustereval.load.session`, ``locust_engine`` and ``workers.bridge`` the only importer of
+gevent.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from clustereval.load.arrival_times import SocketReader
 from clustereval.load.reply import Reply
 from clustereval.load.rows import Cancelled
 from clustereval.load.transport import BlockingPump
+from clustereval.load.zero import Zero, in_seconds
 
 
 class Exit(Cancelled, gevent.GreenletExit):
@@ -61,21 +63,16 @@ class TimerFd:
 
 
 class GeventClock:
-    """Seconds since :meth:`start`'s moment: ``time.perf_counter``, mapped to unix time once."""
+    """Seconds since a zero on ``time.perf_counter``."""
 
     def __init__(self) -> None:
-        self._t0 = time.perf_counter()
-        self.t0_unix_s = time.time()
         self._free: list[TimerFd] = []
+        self.start(in_seconds(0.0))
 
-    @property
-    def t0_monotonic_s(self) -> float:
-        """The zero on ``time.perf_counter``, which every process of a machine shares on Linux."""
-        return self._t0
-
-    def start(self, lead_s: float) -> None:
-        """Puts zero ``lead_s`` from now."""
-        self._t0, self.t0_unix_s = time.perf_counter() + lead_s, time.time() + lead_s
+    def start(self, zero: Zero) -> None:
+        """Counts from there."""
+        self.zero = zero
+        self._t0 = zero.monotonic_s
 
     def now(self) -> float:
         return time.perf_counter() - self._t0

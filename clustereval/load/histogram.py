@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, Self
 
 _RATIO: Final = 1.01 / 0.99
@@ -26,6 +26,14 @@ class Histogram:
         self.counts: Counter[int] = Counter()
         """Bucket → how many; bucket 0 is below a microsecond."""
         self.highest_s = 0.0
+
+    @classmethod
+    def of(cls, counts: Mapping[int, int], highest_s: float) -> Self:
+        """Made of what another held."""
+        histogram = cls()
+        histogram.counts.update(counts)
+        histogram.highest_s = highest_s
+        return histogram
 
     def __len__(self) -> int:
         return self.counts.total()

@@ -2,6 +2,7 @@
 
 One Locust user runs the whole replay: one scheduler greenlet, and one greenlet per arrival.
 Locust's own pacing is not used: it is bounded by the number of users, which closes the loop.
+Under Locust's master no user runs anything: each worker plays its share of the plan.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from typing import Any
 
 import gevent
 from gevent.lock import BoundedSemaphore
-from locust import User, task
+from locust import User, events, task
 from locust.env import Environment
 from locust.exception import StopUser
+from locust.runners import MasterRunner, WorkerRunner
 
-from clustereval.core.errors import ClusterEvalError, ExitCode
+from clustereval.core.errors import ClusterEvalError, ExitCode, InvalidRunError
 from clustereval.load import standalone
 from clustereval.load.rows import INTERRUPTED, Arrival, Row
-from clustereval.load.session import PROGRESS_S, Session, Show
+from clustereval.load.session import PROGRESS_S, Part, Session, Show
+from clustereval.load.workers.bridge import Conducted, serve_master
 from clustereval.rundir import Run
 
 logger = logging.getLogger(__name__)
@@ -82,26 +85,80 @@ def replay_user(environ: Mapping[str, str], default_scenario: Path) -> type[User
 
         @task
         def replay(self) -> None:
-            if busy.acquire(blocking=False):
-                # In a greenlet of its own: Locust kills its users' without waiting for their rows.
-                play = gevent.spawn(_replay, self.environment, self.host, settings)
-                play.link(lambda _: busy.release())
-                play.join()
+            worker = isinstance(self.environment.runner, WorkerRunner)
+            if not worker and busy.acquire(blocking=False):
+                begin(self.environment, self.host).join()
             raise StopUser
 
+    def begin(environment: Environment, host: str | None) -> gevent.Greenlet:
+        # In a greenlet of its own: Locust kills its users' without waiting for their rows.
+        play = gevent.spawn(_replay, environment, host, settings)
+        play.link(lambda _: busy.release())
+        return play
+
+    def on_init(environment: Environment, **_: Any) -> None:
+        runner = environment.runner
+        if isinstance(runner, WorkerRunner):
+            _serve(environment, child=bool(settings.get(standalone.PARENT_PID)))
+        elif isinstance(runner, MasterRunner):
+            environment.events.test_start.add_listener(on_test_start)
+            gevent.spawn(_await_workers, environment, settings)
+
+    def on_test_start(environment: Environment, **_: Any) -> None:
+        if busy.acquire(blocking=False):
+            begin(environment, environment.host)
+
+    events.init.add_listener(on_init)
     return ReplayUser
+
+
+def _serve(environment: Environment, child: bool) -> None:
+    """Makes a worker of Locust's one of ours."""
+
+    def quit_with(code: int | None) -> None:
+        environment.process_exit_code = code
+        environment.runner.quit()
+
+    serve_master(environment.runner, functools.partial(_show, environment), quit_with, child)
+
+
+def _await_workers(environment: Environment, settings: Mapping[str, str]) -> None:
+    """Says who is missing before Locust gives up on them, which it does without a number."""
+    options, clients = environment.parsed_options, environment.runner.clients
+    if options is None or not options.expect_workers_max_wait:
+        return
+    gevent.sleep(options.expect_workers_max_wait)
+    if len(clients.all) < options.expect_workers:
+        error = InvalidRunError(
+            f"{len(clients.all)} of {options.expect_workers} workers connected within"
+            f" {options.expect_workers_max_wait:g} s, so nothing was sent",
+            expected=f"all of them, at port {options.master_bind_port}",
+            change="start each with `clustereval worker HOST:PORT`; see docs/load.md",
+        )
+        print(standalone.told(error, settings), file=sys.stderr, flush=True)
+
+
+def _session(
+    run: Run, environment: Environment, settings: Mapping[str, str]
+) -> Session | Conducted:
+    """What plays ``run``: this process, or the workers of this master."""
+    given = settings.get(standalone.AT_ONCE)
+    at_once = int(given) if given else None
+    show = _shower(environment, settings)
+    runner = environment.runner
+    if isinstance(runner, MasterRunner):
+        return Conducted(run, runner, show=show is not None, at_once=at_once)
+    return Session(run, show, Part(at_once=at_once))
 
 
 def _replay(environment: Environment, host: str | None, settings: Mapping[str, str]) -> None:
     """Makes or opens the run, plays it, and ends the test with the right exit code."""
     code: int = ExitCode.PASS
-    session: Session | None = None
+    session: Session | Conducted | None = None
     try:
         given = settings.get(standalone.RUN)
         run = Run.open(given) if given else standalone.make_run(settings, host)
-        at_once = settings.get(standalone.AT_ONCE)
-        show = _shower(environment, settings)
-        session = Session(run, show, int(at_once) if at_once else None)
+        session = _session(run, environment, settings)
         with _heard(environment, session, settings.get(standalone.PARENT_PID)):
             try:
                 session.play()
@@ -110,11 +167,11 @@ def _replay(environment: Environment, host: str | None, settings: Mapping[str, s
                     standalone.close_run(
                         run,
                         t0_unix_s=session.t0_unix_s,
-                        interrupted=session.replay.stopped,
+                        interrupted=session.stopped,
                         load=session.account(),
                     )
                     logger.warning("the run is in %s", run.folder)
-        code = ExitCode.INTERRUPTED if session.replay.stopped else ExitCode.PASS
+        code = ExitCode.INTERRUPTED if session.stopped else ExitCode.PASS
     except ClusterEvalError as error:
         print(standalone.told(error, settings), file=sys.stderr, flush=True)
         code = error.exit_code
@@ -134,12 +191,20 @@ def _replay(environment: Environment, host: str | None, settings: Mapping[str, s
 
 
 @contextlib.contextmanager
-def _heard(environment: Environment, session: Session, parent: str | None) -> Iterator[None]:
+def _heard(
+    environment: Environment, session: Session | Conducted, parent: str | None
+) -> Iterator[None]:
     """While it lasts, whatever stops the test ends the session properly."""
 
     def on_locust(**_: Any) -> None:
         session.stopped_by_locust = True
         session.stop()
+
+    def on_stopping(**_: Any) -> None:
+        runner = environment.runner
+        if isinstance(runner, MasterRunner) and runner.worker_count == 0:
+            return  # all were silent for a moment: who is lost is not Locust's to say
+        on_locust()
 
     def on_sigint() -> None:
         session.stop()
@@ -155,9 +220,12 @@ def _heard(environment: Environment, session: Session, parent: str | None) -> It
         session.stop()
 
     # `test_stopping` is fired by every way to stop users, `quitting` by signals as well.
-    hooks = (environment.events.test_stopping, environment.events.quitting)
-    for hook in hooks:
-        hook.add_listener(on_locust)
+    hooks = (
+        (environment.events.test_stopping, on_stopping),
+        (environment.events.quitting, on_locust),
+    )
+    for hook, listener in hooks:
+        hook.add_listener(listener)
     # Else KeyboardInterrupt is raised in whichever greenlet happens to run.
     previous = signal.getsignal(signal.SIGINT)
     interrupt = gevent.signal_handler(signal.SIGINT, on_sigint)
@@ -165,8 +233,8 @@ def _heard(environment: Environment, session: Session, parent: str | None) -> It
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove_listener(on_locust)
+        for hook, listener in hooks:
+            hook.remove_listener(listener)
         interrupt.cancel()
         signal.signal(signal.SIGINT, previous)  # libev leaves the system's default behind
         if watcher is not None:

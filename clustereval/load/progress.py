@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +43,49 @@ class Progress(BaseModel):
         return sum(self.outcomes.values())
 
 
+class Standing(BaseModel):
+    """One moment of one load process: as :class:`Progress`, but so that several can be added."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    elapsed_s: float
+    end_due_s: float
+    planned: int
+    outcomes: dict[str, int]
+    in_flight: int
+    phase: str | None
+    ttfts: dict[int, int]
+    """Buckets of a :class:`Histogram`: TTFT from due, of what ended in the last 10 s."""
+    ttft_highest_s: float
+
+    def progress(self) -> Progress:
+        """As it is shown."""
+        recent = Histogram.of(self.ttfts, self.ttft_highest_s)
+        shared = self.model_dump(exclude={"ttfts", "ttft_highest_s"})
+        quantiles = {"ttft_p50_s": recent.quantile(0.5), "ttft_p99_s": recent.quantile(0.99)}
+        return Progress(**shared, **quantiles)
+
+
+def together(standings: Sequence[Standing]) -> Standing:
+    """What several load processes of one plan come to; at least one."""
+    outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+    ttfts: Counter[int] = Counter()
+    for standing in standings:
+        outcomes.update(standing.outcomes)
+        ttfts.update(standing.ttfts)
+    furthest = max(standings, key=lambda standing: standing.elapsed_s)
+    return Standing(
+        elapsed_s=furthest.elapsed_s,
+        end_due_s=max(standing.end_due_s for standing in standings),
+        planned=sum(standing.planned for standing in standings),
+        outcomes=dict(outcomes),
+        in_flight=sum(standing.in_flight for standing in standings),
+        phase=furthest.phase,
+        ttfts=dict(ttfts),
+        ttft_highest_s=max(standing.ttft_highest_s for standing in standings),
+    )
+
+
 def read_progress(path: Path) -> Progress | None:
     """What the load process wrote last; null before it has."""
     try:
@@ -77,18 +121,22 @@ class Tally:
 
     def progress(self, now_s: float, in_flight: int, phase: str | None) -> Progress:
         """The state at ``now_s``."""
+        return self.standing(now_s, in_flight, phase).progress()
+
+    def standing(self, now_s: float, in_flight: int, phase: str | None) -> Standing:
+        """The state at ``now_s``, to be added to those of other processes."""
         self._forget(now_s)
         recent = Histogram()
         recent.update(histogram for _, histogram in self._recent)
-        return Progress(
+        return Standing(
             elapsed_s=round(now_s, 3),
             end_due_s=self._end_due_s,
             planned=self._planned,
             outcomes=dict(self._outcomes),
             in_flight=in_flight,
             phase=phase,
-            ttft_p50_s=recent.quantile(0.5),
-            ttft_p99_s=recent.quantile(0.99),
+            ttfts=dict(recent.counts),
+            ttft_highest_s=recent.highest_s,
         )
 
     def counts(self) -> dict[str, Any]:

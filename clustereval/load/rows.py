@@ -17,6 +17,9 @@ from clustereval.core.sessions import TURN_FAILED
 INTERRUPTED: Final = "interrupted"
 """``error_type`` of an arrival that the client gave up because the run was stopped."""
 
+WORKER_LOST: Final = "worker_lost"
+"""``error_type`` of an arrival that went to a load process which was lost."""
+
 ERROR_TYPES: Final[dict[str, str]] = {
     "http_<status>": "error: any status but 200; the body's message is in `error_detail`",
     "connect_refused": "error: nobody listens there",
@@ -38,6 +41,7 @@ ERROR_TYPES: Final[dict[str, str]] = {
     TURN_FAILED: "dropped: the conversation's turn before it got no answer, so not sent",
     INTERRUPTED: "dropped: the run was stopped before, or while, it was sent",
     STOPPED_EARLY: "dropped: a look decided, so the run was stopped before, or while, it was sent",
+    WORKER_LOST: "dropped: its load process died or was cut off, and nothing is known of it",
     "client_resources": "dropped: this machine is out of files, ports or memory",
     "client_fault": "dropped: a mistake of clustereval itself",
 }

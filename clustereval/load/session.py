@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import gevent
@@ -26,14 +27,16 @@ from clustereval.load.files import allow_files
 from clustereval.load.gevent_loop import GeventClock, GeventPump, GeventTasks, LoopWatch
 from clustereval.load.histogram import Histogram
 from clustereval.load.plan_file import PlanFile
-from clustereval.load.progress import RAW_LOAD, RAW_PROGRESS, RAW_START, Tally
+from clustereval.load.progress import RAW_LOAD, RAW_PROGRESS, RAW_START, Standing, Tally
 from clustereval.load.recorder import Recorder
 from clustereval.load.replay import Replay
 from clustereval.load.request_writer import RequestWriter
 from clustereval.load.rows import Arrival, Row
 from clustereval.load.self_watch import SelfWatch, Usage
+from clustereval.load.shares import WHOLE, Share
 from clustereval.load.transport import Origin
-from clustereval.rundir import RAW_RESPONSES, Run
+from clustereval.load.zero import Zero, in_seconds
+from clustereval.rundir import RAW_RESPONSES, Run, raw_responses
 
 _LEAD_S: Final = 0.3
 """From everything being ready to t0, so that an arrival due at 0 is not late."""
@@ -62,24 +65,83 @@ class Loop(Protocol):
     def stop(self, grace_s: float = 0.0) -> None: ...
 
 
+@dataclass(frozen=True)
+class Part:
+    """What of a run one process plays.
+
+    Attributes:
+        share: of the limits that hold for the whole run, and, unless ``own_plan``, of its plan.
+        own_plan: the run's plan holds nothing but this share.
+        at_once: closes the loop: so many requests at a time, whatever is due when; null: open.
+    """
+
+    share: Share = WHOLE
+    own_plan: bool = False
+    at_once: int | None = None
+
+    @property
+    def responses(self) -> str:
+        """The file for its rows."""
+        return RAW_RESPONSES if self.share.of == 1 else raw_responses(self.share.number)
+
+
+class Report(Protocol):
+    """Where a session says how it goes."""
+
+    def started(self, zero: Zero) -> None:
+        """The run's clock has its zero; may raise."""
+
+    def stands(self, standing: Standing) -> None:
+        """Twice a second, and at the end."""
+
+    def ended(self, account: dict[str, Any]) -> None:
+        """All is written; not called where a row could not be."""
+
+
+class FolderReport:
+    """Says it in the run's own folder, where the parent process and others read it."""
+
+    def __init__(self, run: Run):
+        self._run = run
+
+    def started(self, zero: Zero) -> None:
+        start = {"t0_unix_s": zero.unix_s, "pid": os.getpid(), "t0_monotonic_s": zero.monotonic_s}
+        self._run.write_text(RAW_START, json.dumps(start))
+
+    def stands(self, standing: Standing) -> None:
+        self._run.write_text(RAW_PROGRESS, standing.progress().model_dump_json())
+
+    def ended(self, account: dict[str, Any]) -> None:
+        self._run.write_text(RAW_LOAD, json.dumps(account, indent=2))
+
+
 class Session:
-    """Plays a run's plan once.
+    """Plays a run's plan, or a part of it, once.
 
     Args:
         show: called with each row; null where nobody looks.
-        at_once: closes the loop: so many requests at a time, whatever is due when; null: open.
+        part: all of it, by default.
+        report: by default in the run's folder.
 
     Raises:
         ClusterEvalError: the run cannot be replayed: says why, before anything is sent.
     """
 
-    def __init__(self, run: Run, show: Show | None = None, at_once: int | None = None):
+    def __init__(
+        self,
+        run: Run,
+        show: Show | None = None,
+        part: Part | None = None,
+        report: Report | None = None,
+    ):
+        part = part or Part()
         self.run = run
+        self._report = report or FolderReport(run)
         self.finished = Event()
         """Set when everything has been written and the exit code is known."""
         self.stopped_by_locust = False
         self._show = show
-        plan = PlanFile(run.path(PLAN.file))
+        plan = PlanFile(run.path(PLAN.file), WHOLE if part.own_plan else part.share)
         if plan.padded and run.manifest.padding is None:
             raise ScenarioError(
                 "the scenario replays a trace's prompt lengths, and no target was calibrated",
@@ -91,26 +153,47 @@ class Session:
         self._reader = SocketReader(self._clock.now, woken_s=self._loop_watch.woken_s)
         client = self._client()
         self._tally = Tally(plan.count, plan.end_due_s)
-        self._recorder = Recorder(run.path(RAW_RESPONSES))
+        self._recorder = Recorder(run.path(part.responses))
         clock, tasks, send = self._clock, GeventTasks(), client.send
         self.replay: Loop
-        if at_once is None:
-            limits = run.manifest.scenario.request
+        if part.at_once is None:
+            whole = run.manifest.scenario.request
+            most = part.share.part(whole.max_in_flight)
+            limits = whole.model_copy(update={"max_in_flight": most})
             self.replay = Replay(
                 plan, clock=clock, tasks=tasks, send=send, record=self._record, limits=limits
             )
         else:
             self.replay = ClosedLoop(
-                plan, clock=clock, tasks=tasks, send=send, record=self._record, at_once=at_once
+                plan,
+                clock=clock,
+                tasks=tasks,
+                send=send,
+                record=self._record,
+                at_once=part.share.part(part.at_once),
             )
         self._phase: str | None = None
 
     @property
     def t0_unix_s(self) -> float:
-        return self._clock.t0_unix_s
+        return self._clock.zero.unix_s
 
-    def play(self) -> None:
+    @property
+    def stopped(self) -> bool:
+        """Whether it was ended early."""
+        return self.replay.stopped
+
+    @property
+    def standing(self) -> Standing:
+        """How it goes."""
+        now_s, in_flight = max(self._clock.now(), 0.0), self.replay.in_flight
+        return self._tally.standing(now_s, in_flight, self._phase)
+
+    def play(self, zero: Zero | None = None) -> None:
         """Runs the replay to its end.
+
+        Args:
+            zero: of the run's clock; soon, by default.
 
         Raises:
             InvalidRunError: a response could not be written.
@@ -120,12 +203,9 @@ class Session:
         gc.collect()
         gc.freeze()
         self._put_progress()
-        self._clock.start(_LEAD_S)
+        self._clock.start(zero or in_seconds(_LEAD_S))
         self._watch = SelfWatch(_usage, self._clock.now, psutil.cpu_count() or 1)
-        start = {"t0_unix_s": self.t0_unix_s, "pid": os.getpid()}
-        self.run.write_text(
-            RAW_START, json.dumps({**start, "t0_monotonic_s": self._clock.t0_monotonic_s})
-        )
+        self._report.started(self._clock.zero)
         helpers = Group()
         helpers.spawn(self._watch_loop)
         helpers.spawn(self._write_progress)
@@ -192,7 +272,7 @@ class Session:
                 "gevent": gevent.__version__,
             }
             account = {**self.account(), "versions": versions}
-            self.run.write_text(RAW_LOAD, json.dumps(account, indent=2))
+            self._report.ended(account)
         except RunFolderError as error:  # a full disk: the recorder has said so already
             logger.error("%s", error)
 
@@ -214,9 +294,7 @@ class Session:
             gevent.sleep(PROGRESS_S)
 
     def _put_progress(self) -> None:
-        now_s, in_flight = max(self._clock.now(), 0.0), self.replay.in_flight
-        progress = self._tally.progress(now_s, in_flight, self._phase)
-        self.run.write_text(RAW_PROGRESS, progress.model_dump_json())
+        self._report.stands(self.standing)
 
     def _watch_loop(self) -> None:
         while True:

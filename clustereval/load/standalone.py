@@ -36,6 +36,8 @@ SEED: Final = "CLUSTEREVAL_SEED"
 REPLICAS: Final = "CLUSTEREVAL_REPLICAS"
 
 
+NEWS: Final = "news of the load: "
+"""In a printed line, what follows is for whoever started the load."""
 _ERROR_MARK: Final = "clustereval-error: "
 
 

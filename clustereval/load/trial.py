@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fileinput
 import json
 import os
 from collections.abc import Mapping
@@ -20,12 +21,12 @@ from clustereval.core.errors import InvalidRunError
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
 from clustereval.core.scenario import Scenario
 from clustereval.core.seeds import substream
-from clustereval.load.engine import await_start, start_load
+from clustereval.load.engine import Workers, await_start, start_load
 from clustereval.load.mock.process import MockProcess
 from clustereval.load.processes import arrival_offsets
 from clustereval.load.progress import RAW_START
 from clustereval.load.standalone import AT_ONCE
-from clustereval.rundir import RAW_RESPONSES, Manifest, Run, Target
+from clustereval.rundir import Manifest, Run, Target, response_files
 
 _PROMPTS: Final = 50
 _READ_ROWS: Final = 10_000
@@ -41,11 +42,13 @@ class Trial:
         arrivals: when requests are due.
         seconds: for how long.
         at_once: closes the loop, with so many at a time; null: open.
+        processes: that send it.
     """
 
     arrivals: Constant | Poisson
     seconds: float
     at_once: int | None = None
+    processes: int = 1
     seed: int = 1
 
 
@@ -123,7 +126,7 @@ def run_trial(folder: Path, trial: Trial, mock: MockProcess) -> Measured:
         env[AT_ONCE] = str(trial.at_once)
     process = psutil.Process(mock.pid)
     rss: list[int] = []
-    with start_load(run, environ=env) as load:
+    with start_load(run, workers=Workers(trial.processes), environ=env) as load:
         await_start(load)
         before, sender = process.cpu_times(), psutil.Process(load.pid)
         while not load.wait(0.25):
@@ -195,7 +198,7 @@ def _plan(due: Floats, tenant: str) -> pd.DataFrame:
 def _answers(run: Run) -> pd.DataFrame:
     """``due_s`` and the times of the requests that were answered."""
     parts, rows = [], []
-    with run.path(RAW_RESPONSES).open(encoding="ascii") as lines:
+    with fileinput.input(response_files(run), encoding="ascii") as lines:
         for line in lines:
             row = json.loads(line)
             if row["outcome"] == "ok":

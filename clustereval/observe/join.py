@@ -18,7 +18,7 @@ from clustereval.core.columns import CLUSTER, PLAN, REQUESTS
 from clustereval.core.looks import STOPPED_EARLY
 from clustereval.core.scenario import Scenario
 from clustereval.observe.clusterview import cluster_rows
-from clustereval.observe.derive import add_derived, add_marks
+from clustereval.observe.derive import add_derived, add_marks, count_in_flight
 from clustereval.observe.patterns import traffic_patterns
 from clustereval.observe.placement import (
     Deployment,
@@ -32,7 +32,14 @@ from clustereval.observe.placement import (
     timed,
 )
 from clustereval.observe.responses import response_frame
-from clustereval.rundir import RAW_ACCESS, RAW_CLUSTER, RAW_RESPONSES, Run, read_json_lines
+from clustereval.rundir import (
+    RAW_ACCESS,
+    RAW_CLUSTER,
+    Run,
+    read_json_lines,
+    read_responses,
+    response_files,
+)
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -43,6 +50,7 @@ class RawRun:
 
     ``plan`` has one row per planned arrival; ``responses``, ``access`` and ``samples`` are the
     objects of the files in ``raw/``.
+    ``several``: more than one load process sent it.
     ``until_s``: of a run that a look ended, the arrivals due before it count; null: all of them.
     """
 
@@ -53,6 +61,7 @@ class RawRun:
     t0_unix_s: float | None = None
     interrupted: bool = False
     until_s: float | None = None
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,11 +85,12 @@ def join(run: Run) -> None:
     joined = join_rows(
         RawRun(
             plan=run.plan,
-            responses=read_json_lines(run.path(RAW_RESPONSES)),
+            responses=read_responses(run),
             access=read_json_lines(run.path(RAW_ACCESS)),
             samples=read_json_lines(run.path(RAW_CLUSTER)),
             t0_unix_s=manifest.t0_unix_s,
             interrupted=manifest.state == "interrupted",
+            several=len(response_files(run)) > 1,
             until_s=None if manifest.looks is None else manifest.looks.until_s,
         ),
         manifest.scenario,
@@ -117,6 +127,8 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
     frame.loc[missing, "error_type"] = "interrupted" if raw.interrupted else "not_sent"
     if raw.until_s is not None:
         _name_needless(frame, raw.until_s)
+    if raw.several:
+        count_in_flight(frame)
     access, samples = access_frame(raw.access), sample_frame(raw.samples)
     if raw.t0_unix_s is not None:
         access = timed(access, frame["end_s"].dropna() + raw.t0_unix_s)

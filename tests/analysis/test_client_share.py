@@ -43,6 +43,18 @@ def test_nothing_known_is_no_share() -> None:
         ({"cpu_ratio": 0.6, "cpu_ratio_highest_s": 0.97}, "more processes (--processes)"),
         ({"cpu_ratio": 0.99, "machine_cpu_ratio_highest_s": 0.98}, "from another machine"),
         ({"cpu_ratio": 0.3, "machine_cpu_ratio": 0.4}, "lower the rate"),
+        ({"cpu_ratio": 0.99, "machine_cpu_ratio": 0.6, "cores": 2}, "no core left"),
+        ({"cpu_ratio": 0.99, "machine_cpu_ratio": 0.4, "cores": 2}, "--processes"),
+        (
+            {
+                "cpu_ratio": 0.99,
+                "workers": [
+                    {"cpu_ratio": 0.2, "machine_cpu_ratio": 0.2, "cores": 8},
+                    {"cpu_ratio": 0.99, "machine_cpu_ratio": 0.8, "cores": 4},
+                ],
+            },
+            "no core left",
+        ),
         ({}, "lower the rate"),
         ({"cpu_ratio": None, "machine_cpu_ratio": "high"}, "lower the rate"),
     ],
@@ -52,15 +64,14 @@ def test_the_remedy_is_what_was_short(load: dict[str, object], words: str) -> No
     assert words in remedy(load)
 
 
-def judged(delay_s: float | None) -> dict[str, Draft]:
+def judged(delay_s: float | None, **load: object) -> dict[str, Draft]:
     """run_health's drafts by metric, for a client that adds ``delay_s`` to each request."""
+    load = {"cpu_ratio_highest_s": 0.99, **load}
     requests, scores, cluster = synthetic_tables(rows=400)
     requests["client_delay_s"] = delay_s
     for column in ("ttft_due_s", "e2e_due_s"):
         requests[column] += delay_s or 0.0
-    frames = build_frames(
-        requests, scores, cluster, scenario(), level="probe", load={"cpu_ratio_highest_s": 0.99}
-    )
+    frames = build_frames(requests, scores, cluster, scenario(), level="probe", load=load)
     drafts = RunHealthCheck().evaluate(frames, RunHealth())
     assert isinstance(drafts, list)
     return {draft.finding.metric: draft for draft in drafts}
@@ -100,3 +111,24 @@ def test_milliseconds_refuse_nothing() -> None:
 def test_a_run_that_did_not_record_it_is_judged_without() -> None:
     """Runs of before, and simulated ones, have no such column: no finding, and no failure."""
     assert not [metric for metric in judged(None) if metric.startswith("client_ratio")]
+
+
+def test_a_clock_that_may_be_far_off_is_lateness_that_nobody_saw() -> None:
+    """Workers' clocks are held against the lateness that is allowed; one clock is not mentioned."""
+    far = judged(None, clock_error_s=0.3)["clock_s.max"]
+    assert far.finding.low is not None
+    assert far.finding.low >= far.finding.margin == RunHealth().late_p99_s
+    assert "NTP" in far.remedy(far.finding)
+    near = judged(None, clock_error_s=0.0004)["clock_s.max"].finding
+    assert near.high is not None
+    assert near.high < near.margin
+    assert "clock_s.max" not in judged(None, clock_error_s=0.0)
+    assert "clock_s.max" not in judged(None)
+
+
+def test_lost_processes_are_named_where_arrivals_were_dropped() -> None:
+    """The remedy is not a lower rate where a process died."""
+    workers = [{"number": 0, "lost_s": None}, {"number": 1, "host": "node-7", "lost_s": 12.3}]
+    lost, none = judged(None, workers=workers)["dropped"], judged(None)["dropped"]
+    assert "1 on node-7 after 12 s" in lost.remedy(lost.finding)
+    assert "lower the rate" in none.remedy(none.finding)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from clustereval.core.columns import CLUSTER, OUTCOMES, PLAN, REQUESTS
 from clustereval.core.scenario import Scenario
+from clustereval.observe.derive import count_in_flight
 from clustereval.observe.join import RawRun, join, join_rows
 from clustereval.rundir import RAW_ACCESS, RAW_CLUSTER, RAW_RESPONSES, Manifest, Run, Target
 from tests.observe.records import T0, access, plan, response, sample, write_lines
@@ -458,3 +459,16 @@ def test_the_ingress_and_the_proxy_before_a_replica_state_their_own_latencies() 
     only = _join([response(0)], access=[lines[1], lines[3]], samples=seen[1:2])
     assert only.loc["r0", ["server_latency_s", "proxy_latency_s"]].tolist() == [0.3, 0.4]
     assert pd.isna(only.loc["r0", "ingress_latency_s"])
+
+
+def test_requests_in_flight_are_counted_over_all_load_processes() -> None:
+    """Each process knows its own only; together they are those sent before and not yet ended."""
+    frame = pd.DataFrame(
+        {
+            "sent_s": pd.array([0.0, 1.0, 2.0, 6.0, None, None], dtype="Float64"),
+            "end_s": pd.array([5.0, 3.0, 4.0, 7.0, 2.5, None], dtype="Float64"),
+            "in_flight": pd.array([0, 0, 1, 0, 0, None], dtype="Int64"),
+        }
+    )
+    count_in_flight(frame)
+    assert frame["in_flight"].fillna(-1).tolist() == [0, 1, 2, 0, 3, -1]

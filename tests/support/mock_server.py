@@ -49,7 +49,7 @@ class Fault(StrEnum):
 
 
 class MockServer:
-    """The server on a free port of 127.0.0.1; a context manager.
+    """The server on a free port of ``host``; a context manager.
 
     Args:
         ttft_s: from the request to the first chunk.
@@ -65,13 +65,15 @@ class MockServer:
         itl_s: float = 0.002,
         hold_s: float = 3.0,
         tls: tuple[Path, Path] | None = None,
+        host: str = "127.0.0.1",
     ):
+        self._host = host
         self.ttft_s, self.itl_s, self.hold_s = ttft_s, itl_s, hold_s
         self.requests: list[dict[str, Any]] = []
         self.hung_up = 0
         """Answers that their client did not wait for."""
         self.released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = ThreadingHTTPServer((host, 0), _Handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._server.mock = self  # type: ignore[attr-defined]
@@ -86,7 +88,7 @@ class MockServer:
 
     @property
     def url(self) -> str:
-        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}/v1"
+        return f"{self._scheme}://{self._host}:{self._server.server_address[1]}/v1"
 
     def __enter__(self) -> Self:
         self._thread.start()

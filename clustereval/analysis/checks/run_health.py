@@ -8,7 +8,7 @@ import numpy as np
 
 from clustereval.analysis import wording
 from clustereval.analysis.checks.base import NotObserved
-from clustereval.analysis.client_share import client_share, remedy
+from clustereval.analysis.client_share import client_share, lost_workers, remedy
 from clustereval.analysis.estimates import EVIDENCE
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.intervals import point_quantile
@@ -48,7 +48,7 @@ class RunHealthCheck:
                 np.ones(len(frames), dtype=bool),
                 settings.dropped_ratio,
                 "arrivals that the load generator never sent",
-                "lower the rate, or run the load from another machine",
+                lost_workers(frames.load) or "lower the rate, or run the load from another machine",
             )
         )
         if frames.level in ("ray", "probe"):
@@ -78,6 +78,17 @@ class RunHealthCheck:
                     n=len(frames), evidence=[], words="p99 lag of the load generator's event loop",
                     remedy=f"it sends late, and reads late what no kernel stamps; "
                     f"{remedy(frames.load)}",
+                )
+            )  # fmt: skip
+        error_s = frames.load.get("clock_error_s")
+        if isinstance(error_s, int | float) and error_s > 0:
+            drafts.append(
+                self._census(
+                    "clock_s.max", "s", "how far a worker's clock may have been off the master's",
+                    float(error_s), settings.late_p99_s,
+                    n=len(frames), evidence=[], words="clock of a worker, off by at most",
+                    remedy="arrivals of that worker may have been so late, or early: run workers "
+                    "nearer to the master, with clocks kept by NTP",
                 )
             )  # fmt: skip
         faults = frames.load.get("client_faults")
