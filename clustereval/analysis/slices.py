@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES
 from clustereval.core.looks import STOPPED_EARLY, Looks
 from clustereval.core.scenario import Scenario
+from clustereval.observe.patterns import window_index
 from clustereval.rundir import Run
 
 Floats = NDArray[np.float64]
@@ -85,7 +86,8 @@ class Frames:
         rows: the requests table without warm-up, index 0..rows-1.
         factors: the columns that slices are made of, as codes.
         prompt: codes of the prompts.
-        window: codes of the load windows (``buckets.traffic.window_s`` of due time).
+        window: codes of the windows of ``buckets.traffic.window_s`` of due time, cut within each
+            phase as those of the traffic patterns are.
         rubrics: scorer → its values.
         cluster: cluster samples over time, possibly empty.
         scenario, level, load, interrupted, looks: from the manifest.
@@ -130,6 +132,11 @@ class Frames:
     @property
     def traffic(self) -> Mask:
         return self.where(role="traffic")
+
+    @property
+    def load_window(self) -> Codes:
+        """The load windows: -1 for rows that are not under load."""
+        return np.where(self.traffic, self.window, -1)
 
     @property
     def baseline(self) -> Mask:
@@ -188,13 +195,11 @@ def build_frames(
     until_s = None if looks is None else looks.until_s
     rows = before(requests[~warmup & ~cut], "due_s", until_s).reset_index(drop=True)
     rubrics = _rubrics(rows["request_id"], scores)
-    width = scenario.buckets.traffic.window_s
-    due = rows["due_s"].to_numpy(dtype=float, na_value=0.0)
     return Frames(
         rows=rows,
         factors={column: _factor(rows[column]) for column in (*SLICE_COLUMNS, *further)},
         prompt=_factor(rows["prompt_id"]).codes,
-        window=np.floor_divide(due, width).astype(np.int64).clip(0),
+        window=_windows(rows, scenario, [c for c in ("run", "phase") if c in rows]),
         rubrics=rubrics,
         cluster=before(cluster, "t_s", until_s)
         if cluster is not None
@@ -211,6 +216,17 @@ def build_frames(
 def before(frame: pd.DataFrame, column: str, until_s: float | None) -> pd.DataFrame:
     """The rows whose time in ``column`` lies before ``until_s``; all of them where that is None."""
     return frame if until_s is None else frame[frame[column] < until_s]
+
+
+def _windows(rows: pd.DataFrame, scenario: Scenario, by: Sequence[str]) -> Codes:
+    """Codes of windows, cut within the groups of rows that agree ``by`` these columns."""
+    codes = np.zeros(len(rows), dtype=np.int64)
+    due = rows["due_s"].to_numpy(dtype=float, na_value=0.0)
+    first = 0
+    for _, mine in rows.groupby(list(by), sort=False, dropna=False).indices.items():
+        codes[mine] = first + window_index(due[mine], scenario.buckets.traffic.window_s)
+        first = int(codes[mine].max()) + 1
+    return codes
 
 
 def _factor(column: pd.Series) -> Factor:

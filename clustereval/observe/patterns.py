@@ -93,8 +93,8 @@ def _windows(
     end = end if until_s is None else min(end, until_s)
     if end <= first:
         return [Window(first, first + window_s, rows)]
-    count = max(1, int((end - first) / window_s + 0.5))
-    index = np.minimum(((due[rows] - first) // window_s).astype(int), count - 1)
+    count = _count(end - first, window_s)
+    index = window_index(due[rows], window_s, end)
     return [
         Window(
             first + i * window_s,
@@ -104,6 +104,23 @@ def _windows(
         for i in range(count)
         if (index == i).any()
     ]
+
+
+def window_index(due_s: np.ndarray, window_s: float, end_s: float | None = None) -> np.ndarray:
+    """Which window of its phase each arrival falls into, from 0.
+
+    Args:
+        due_s: of all arrivals of one phase, at least one.
+        end_s: of the phase; null: its last arrival.
+    """
+    first = due_s.min()
+    count = _count((due_s.max() if end_s is None else end_s) - first, window_s)
+    index: np.ndarray = np.minimum(((due_s - first) // window_s).astype(np.int64), count - 1)
+    return index
+
+
+def _count(length_s: float, window_s: float) -> int:
+    return max(1, int(length_s / window_s + 0.5))
 
 
 def _is_burst(due_s: np.ndarray, length_s: float, edges: TrafficEdges) -> bool:
