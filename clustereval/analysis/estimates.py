@@ -96,7 +96,8 @@ def warn_few_windows(frames: Frames, *spreads: Spread) -> list[Warning]:
 def windows_short(worth: float, scenario: Scenario) -> str:
     """What is said of a side whose load windows are worth so many of equal weight."""
     width_s = scenario.buckets.traffic.window_s
-    return f"load windows of {width_s:g} s, by their weights worth {worth:.1f}; {MIN_WINDOWS} are needed"
+    said = f"load windows of {width_s:g} s, by their weights worth {worth:.1f}"
+    return f"{said}; {MIN_WINDOWS} are needed"
 
 
 def unit_of(spread: Spread, by_prompt: bool) -> str:

@@ -346,7 +346,10 @@ def test_a_rate_above_that_of_other_windows_is_covered() -> None:
 
 @pytest.mark.parametrize("few", ["bad", "good"])
 def test_too_few_windows_of_either_side_have_no_interval(few: str) -> None:
-    """A side that varies in two load windows leaves a drop, a rate and a ratio without bounds, and each says what its windows are worth and what it takes."""
+    """A side that varies in two load windows leaves a drop, a rate and a ratio without bounds.
+
+    Each says what its windows are worth and how many it takes.
+    """
     sides = {"bad": (10, 60), "good": (10, 60)}
     frames = in_windows(np.random.default_rng(3), 0.8, 0.0, {**sides, few: (2, 300)})
     wrong = 1 - frames.rubrics["correct"].value
