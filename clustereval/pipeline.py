@@ -31,6 +31,7 @@ from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.urls import BASE_URL, split_url
 from clustereval.load.arrivals import describe_plan, make_plan
 from clustereval.localapp import LocalApp
+from clustereval.observe.calibration import calibrate_run, kept_note, needs_calibration
 from clustereval.observe.dashboard import dashboard_url
 from clustereval.observe.join import join
 from clustereval.observe.lost import lost_sight
@@ -111,6 +112,10 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
             loaded, seed=seed, salt=secrets.token_hex(4), replicas=len(facts.pin_ranks) or None
         )
         run.write_table(PLAN, plan)
+        if needs_calibration(plan):
+            progress.stage("counting the target's tokens")
+            for note in calibrate_run(run, plan, timeout_s):
+                progress.note(note)
         if request.stop_early or request.stop_on_fail:
             confidence = loaded.scenario.checks.confidence
             looks = plan_looks(plan, confidence, on_fail=request.stop_on_fail)
@@ -154,6 +159,8 @@ def _join(run: Run, note: Callable[[str], None] | None) -> None:
             change="run it again: `clustereval run`",
         )
     join(run)
+    if note and (kept := kept_note(run.requests)):
+        note(kept)
     if note:
         for sentence in lost_sight(run.manifest.observation, run.manifest.level):
             note(f"Ray's view: {sentence}")
@@ -191,6 +198,12 @@ def _require_usable(loaded: LoadedScenario, request: Request) -> None:
         raise ScenarioError(
             f"ending early: the last phase, {last.name!r}, is {last.role}",
             expected="traffic in the last phase: that is what ends early",
+        )
+    if (request.stop_early or request.stop_on_fail) and last.steps is not None:
+        raise ScenarioError(
+            f"ending early: the last phase, {last.name!r}, is stepped, and steps decide no gate",
+            expected="a last phase without steps: a look would end the run before they were sent",
+            change="leave --stop-early and --stop-on-fail out",
         )
     if request.target is not None:
         split_url(request.target, "--target", BASE_URL)

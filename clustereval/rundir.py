@@ -30,6 +30,7 @@ from clustereval.core.columns import CLUSTER, PLAN, REQUESTS, SCORES, Table
 from clustereval.core.errors import RunFolderError
 from clustereval.core.findings import Findings
 from clustereval.core.looks import Looks
+from clustereval.core.padding import Calibration
 from clustereval.core.prompts import PromptLibrary, read_prompts
 from clustereval.core.scenario import Scenario
 
@@ -95,6 +96,9 @@ class Manifest(BaseModel):
     )
     looks: Looks | None = Field(
         None, description="of a run that may end early: when it is looked at; null: at its end only"
+    )
+    padding: Calibration | None = Field(
+        None, description="what the target makes of padded prompts; null where none is padded"
     )
     hashes: dict[str, str] = Field(default_factory=dict, description="file → sha256")
 

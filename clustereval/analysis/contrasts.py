@@ -46,7 +46,8 @@ def score_drop(
 ) -> Estimate:
     """How much lower the slice scores than the baseline on the same prompts, in -1..1.
 
-    Prompts are blocks. Answers of one prompt and side are averaged; the differences are averaged
+    Prompts are blocks, each padding of a prompt one of its own. Answers of one block and side are
+    averaged; the differences are averaged
     over prompts with Mantel-Haenszel weights ``n_s n_b / (n_s + n_b)``, so that a prompt answered
     once on one side counts less than one answered often. Bounds are those of
     :func:`.intervals.paired_score` at the effective number of prompts, from the variance clustered
@@ -75,7 +76,7 @@ def score_drop(
             pairs = None
     held = tuple(within) if pairs is not None else ()
     if pairs is None:
-        pairs = matched(frames, rubric.value, slice_, base, frames.prompt)
+        pairs = matched(frames, rubric.value, slice_, base, frames.content)
     if pairs is None:
         return _stratified(frames, rubric, slice_, base, by, windows)
     if pairs.prompts < MIN_PAIRS:
@@ -108,7 +109,7 @@ def score_drop(
 
 
 def _blocks(frames: Frames, within: Sequence[str]) -> Codes:
-    block = frames.prompt
+    block = frames.content
     for column in within:
         factor = frames.factors[column]
         code = block * len(factor.levels) + factor.codes
@@ -182,6 +183,8 @@ def _strata(
     for column in columns:
         factor = frames.factors[column]
         stratum = stratum * (len(factor.levels) + 1) + factor.codes + 1
+    # What a prompt loses by being padded is no effect of the load.
+    stratum = stratum * 2 + frames.padded
     known = rubric.scored
     in_slice, in_base = np.flatnonzero(slice_ & known), np.flatnonzero(base & known)
     size = int(stratum.max(initial=-1)) + 1

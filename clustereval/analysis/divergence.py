@@ -74,12 +74,12 @@ def divergences(frames: Frames) -> list[Divergence]:
 
 def _worse(frames: Frames, judge: Rubric) -> np.ndarray:
     """Rows that score below the idle answers to the same prompt, their own left out."""
-    known = frames.baseline & judge.scored & (frames.prompt >= 0)
-    size = int(frames.prompt.max(initial=0)) + 1
-    count = np.bincount(frames.prompt[known], minlength=size)[frames.prompt].astype(float)
-    total = np.bincount(frames.prompt[known], weights=judge.value[known], minlength=size)
+    known = frames.baseline & judge.scored & (frames.content >= 0)
+    size = int(frames.content.max(initial=0)) + 1
+    count = np.bincount(frames.content[known], minlength=size)[frames.content].astype(float)
+    total = np.bincount(frames.content[known], weights=judge.value[known], minlength=size)
     own = np.where(known, judge.value, 0.0)
     others = count - known
-    idle: Floats = (total[frames.prompt] - own) / np.where(others > 0, others, np.nan)
+    idle: Floats = (total[frames.content] - own) / np.where(others > 0, others, np.nan)
     worse: np.ndarray = judge.scored & (idle - judge.value > WORSE_BY)
     return worse

@@ -161,10 +161,10 @@ def _lost(frames: Frames, rubric: str) -> Floats:
     scores = frames.rubrics.get(rubric)
     if scores is None:
         return np.full(len(frames), np.nan)
-    idle = frames.baseline & scores.scored & (frames.prompt >= 0)
-    size = int(frames.prompt.max(initial=0)) + 1
-    count = np.bincount(frames.prompt[idle], minlength=size)
-    total = np.bincount(frames.prompt[idle], weights=scores.value[idle], minlength=size)
+    idle = frames.baseline & scores.scored & (frames.content >= 0)
+    size = int(frames.content.max(initial=0)) + 1
+    count = np.bincount(frames.content[idle], minlength=size)
+    total = np.bincount(frames.content[idle], weights=scores.value[idle], minlength=size)
     mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    lost: Floats = mean[frames.prompt] - scores.value
+    lost: Floats = mean[frames.content] - scores.value
     return lost

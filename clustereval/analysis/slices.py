@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES
+from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES, same_input
 from clustereval.core.looks import STOPPED_EARLY, Looks
 from clustereval.core.scenario import Scenario
-from clustereval.observe.patterns import window_index
+from clustereval.observe.patterns import window_codes
 from clustereval.rundir import Run
 
 Floats = NDArray[np.float64]
@@ -85,18 +85,22 @@ class Frames:
     Attributes:
         rows: the requests table without warm-up, index 0..rows-1.
         factors: the columns that slices are made of, as codes.
-        prompt: codes of the prompts.
-        window: codes of the windows of ``buckets.traffic.window_s`` of due time, cut within each
-            phase as those of the traffic patterns are.
+        prompt: codes of the prompts: what answers are clustered by.
+        content: codes of what was asked, to the letter: what answers are paired by. A prompt that
+            was padded to another length is another content of the same prompt.
+        window: codes of the windows of due time, cut as those of the traffic patterns are.
         rubrics: scorer → its values.
         cluster: cluster samples over time, possibly empty.
         scenario, level, load, interrupted, looks: from the manifest.
+        cut_from_s: of a run that was cut short, when the first arrival was due that it cut off;
+            what was due later has an answer only where that was fast. Null: it came to its end.
         counts: planned, ok, error, …, of the whole run.
     """
 
     rows: pd.DataFrame
     factors: Mapping[str, Factor]
     prompt: Codes
+    content: Codes
     window: Codes
     rubrics: Mapping[str, Rubric]
     cluster: pd.DataFrame
@@ -106,6 +110,7 @@ class Frames:
     interrupted: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     looks: Looks | None = None
+    cut_from_s: float | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -129,18 +134,43 @@ class Frames:
         """A numeric column as floats, NaN where null (internal)."""
         return self.rows[column].to_numpy(dtype=float, na_value=np.nan)
 
+    def marked(self, column: str) -> Mask:
+        """Where a column of marks says so; null, as of an older run, is no mark."""
+        if column not in self.rows:
+            return np.zeros(len(self), dtype=bool)
+        mask: Mask = self.rows[column].fillna(False).to_numpy(dtype=bool)
+        return mask
+
+    @property
+    def stepped(self) -> Mask:
+        """Rows of stepped phases: some are meant to be too many, so they are judged by step."""
+        if "step" not in self.rows:
+            return np.zeros(len(self), dtype=bool)
+        mask: Mask = self.rows["step"].notna().to_numpy(dtype=bool)
+        return mask
+
     @property
     def traffic(self) -> Mask:
-        return self.where(role="traffic")
+        """Loaded rows, but those of stepped phases."""
+        return self.where(role="traffic") & ~self.stepped
 
     @property
     def load_window(self) -> Codes:
-        """The load windows: -1 for rows that are not under load."""
-        return np.where(self.traffic, self.window, -1)
+        """Those of rows under load; -1 for all others."""
+        return np.where(self.where(role="traffic"), self.window, -1)
 
     @property
     def baseline(self) -> Mask:
-        return self.where(role="baseline")
+        """Idle rows that are idle: neither cold, nor met by what an earlier phase left over."""
+        idle = self.where(role="baseline")
+        return idle & ~self.marked("cold") & ~self.marked("leaked")
+
+    @property
+    def padded(self) -> Mask:
+        """Rows whose prompt was changed to a trace's lengths: never the input that others had."""
+        if "content_id" not in self.rows:
+            return np.zeros(len(self), dtype=bool)
+        return self.rows["content_id"].notna().to_numpy(dtype=bool)
 
     @property
     def ok(self) -> Mask:
@@ -199,7 +229,8 @@ def build_frames(
         rows=rows,
         factors={column: _factor(rows[column]) for column in (*SLICE_COLUMNS, *further)},
         prompt=_factor(rows["prompt_id"]).codes,
-        window=_windows(rows, scenario, [c for c in ("run", "phase") if c in rows]),
+        window=window_codes(rows, scenario.buckets.traffic.window_s),
+        content=_factor(same_input(rows)).codes,
         rubrics=rubrics,
         cluster=before(cluster, "t_s", until_s)
         if cluster is not None
@@ -210,23 +241,21 @@ def build_frames(
         interrupted=interrupted,
         counts=_counts(requests, int(warmup.sum()), rubrics),
         looks=looks,
+        cut_from_s=_cut_from_s(requests[cut], until_s),
     )
+
+
+def _cut_from_s(cut: pd.DataFrame, until_s: float | None) -> float | None:
+    """When the first arrival that was cut off was due, or the look that ended the run."""
+    times = [] if until_s is None else [until_s]
+    if len(cut):
+        times.append(float(cut["due_s"].min()))
+    return min(times, default=None)
 
 
 def before(frame: pd.DataFrame, column: str, until_s: float | None) -> pd.DataFrame:
     """The rows whose time in ``column`` lies before ``until_s``; all of them where that is None."""
     return frame if until_s is None else frame[frame[column] < until_s]
-
-
-def _windows(rows: pd.DataFrame, scenario: Scenario, by: Sequence[str]) -> Codes:
-    """Codes of windows, cut within the groups of rows that agree ``by`` these columns."""
-    codes = np.zeros(len(rows), dtype=np.int64)
-    due = rows["due_s"].to_numpy(dtype=float, na_value=0.0)
-    first = 0
-    for _, mine in rows.groupby(list(by), sort=False, dropna=False).indices.items():
-        codes[mine] = first + window_index(due[mine], scenario.buckets.traffic.window_s)
-        first = int(codes[mine].max()) + 1
-    return codes
 
 
 def _factor(column: pd.Series) -> Factor:

@@ -11,7 +11,9 @@ import numpy as np
 
 from clustereval.analysis.checks import ALL_CHECKS, Check, NotObserved
 from clustereval.analysis.gates import Draft, decide
+from clustereval.analysis.goodput import goodput
 from clustereval.analysis.slices import Frames, load_frames
+from clustereval.analysis.warmup import warmup
 from clustereval.core.findings import (
     CheckResult,
     Finding,
@@ -36,7 +38,10 @@ def analyse(run: Run) -> Findings:
     Raises:
         RunFolderError: the requests table is missing, or a file is damaged.
     """
-    findings = analyse_frames(load_frames(run))
+    frames = load_frames(run)
+    findings = analyse_frames(frames).model_copy(
+        update={"goodput": goodput(frames), "warmup": warmup(run.requests, frames)}
+    )
     run.write_findings(findings)
     return findings
 

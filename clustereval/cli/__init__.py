@@ -19,6 +19,7 @@ from clustereval.core.errors import ClusterEvalError, ExitCode
 VERBS = {
     "run": "clustereval.cli.run:run",
     "plan": "clustereval.cli.plan:plan",
+    "traffic": "clustereval.cli.traffic:traffic",
     "simulate": "clustereval.cli.simulate:simulate",
     "score": "clustereval.cli.offline:score",
     "report": "clustereval.cli.offline:report",
@@ -53,6 +54,7 @@ def cli() -> None:
     clustereval run prelaunch --target https://staging/v1 --model llama-70b
     clustereval doctor --target https://staging/v1     what can be observed there
     clustereval plan prelaunch                         what it sends, and what it can see
+    clustereval traffic trace.jsonl                    what real traffic looks like, to replay
 
     SCENARIO is a file, or the name of a shipped one: prelaunch, burst, sustained, multi_tenant,
     canary.

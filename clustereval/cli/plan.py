@@ -145,7 +145,13 @@ def _summary(loaded: LoadedScenario, rows: pd.DataFrame, from_run: Path | None) 
         f"{rows['tenant'].nunique()} tenants; at most {count(_most_tokens(loaded, rows))} output "
         "tokens (max_tokens)"
     )
-    if from_run is not None and (mean := _mean_tokens(from_run)) is not None:
+    traced = rows["input_tokens"].dropna()
+    if len(traced):
+        text += (
+            f"; {count(int(traced.sum()))} prompt tokens in the {count(len(traced))} requests of a "
+            "trace"
+        )
+    elif from_run is not None and (mean := _mean_tokens(from_run)) is not None:
         prompt, output = (count(tokens * len(rows)) for tokens in mean)
         text += f", about {prompt} prompt and {output} output tokens at {from_run.name}'s mean"
     return text
@@ -157,7 +163,7 @@ def _most_tokens(loaded: LoadedScenario, rows: pd.DataFrame) -> int:
         prompt.id: prompt.max_tokens or loaded.scenario.request.max_tokens
         for prompt in loaded.prompts
     }
-    return int(rows["prompt_id"].map(limit).sum())
+    return int(rows["max_tokens"].fillna(rows["prompt_id"].map(limit)).sum())
 
 
 def _mean_tokens(from_run: Path) -> tuple[float, float] | None:

@@ -53,7 +53,8 @@ class Table:
             raise ValueError(f"{self.file}: undeclared columns {unknown}")
         arrays = [
             pa.Array.from_pandas(frame[column.name], type=column.type)
-            if column.name in frame
+            # Whatever type pandas gave to nothing.
+            if column.name in frame and not frame[column.name].isna().all()
             else pa.nulls(len(frame), column.type)
             for column in self.columns
         ]
@@ -89,6 +90,28 @@ _PLAN = (
     Column("session_id", _STR, "plan", "the conversation that the prompt is a turn of, or null"),
     Column("turn", _I64, "plan", "which turn of its conversation, from 0, or null"),
     Column("pin", _STR, "plan", "replica asked for: `rank:<n>` or a replica id; null: any"),
+    Column("step", _I64, "plan", "which step of a stepped phase, from 1; null: of no step"),
+    Column(
+        "content_id",
+        _STR,
+        "plan",
+        "rows of one id asked the same: a prompt padded to one length with the same text; null: "
+        "the prompt as it stands, so `prompt_id` says it",
+    ),
+    Column("input_tokens", _I64, "plan", "prompt length asked for (a trace's); null: as it stands"),
+    Column(
+        "max_tokens", _I64, "plan", "limit of this answer; null: the prompt's or the scenario's"
+    ),
+    Column(
+        "min_tokens", _I64, "plan", "length that this answer is forced to; null: it ends itself"
+    ),
+    Column(
+        "prefix_blocks",
+        pa.list_(_I64),
+        "plan",
+        "blocks that a padded prompt begins with; the same first ids are the same text",
+    ),
+    Column("block_tokens", _I64, "plan", "tokens of one of `prefix_blocks`"),
 )
 
 _LOAD = (
@@ -150,6 +173,19 @@ _DERIVED = (
     Column("saturation_bucket", _STR, "derived", "`idle`, `warm`, `saturating`, `scaling`"),
     Column("cache_bucket", _STR, "derived", "`low`, `medium`, `high`"),
     Column("traffic_pattern", _STR, "derived", "`steady`, `burst`, `sustained`, by window"),
+    Column(
+        "leaked",
+        _BOOL,
+        "derived",
+        "due while what an earlier phase or step left over kept the cluster busier than this one",
+    ),
+    Column(
+        "cold",
+        _BOOL,
+        "derived",
+        "among the first requests that its replica answered, and slower than its later ones are "
+        "at the same load and prompt length",
+    ),
 )
 
 PLAN: Final = Table("plan.parquet", "one row per planned arrival", _PLAN)
@@ -250,6 +286,17 @@ CLUSTER_METRICS: Final[dict[str, ClusterMetric]] = {
 
 RESPONSE_FIELDS: Final = tuple(column.name for column in _LOAD)
 """What the load engine records of an arrival, beside its ``request_id``."""
+
+
+def same_input(frame: pd.DataFrame) -> pd.Series:
+    """What each row asked, as a name: equal names are equal prompts, to the letter.
+
+    Args:
+        frame: ``prompt_id``, and ``content_id`` where prompts may have been padded.
+    """
+    if "content_id" not in frame:
+        return frame["prompt_id"]
+    return frame["content_id"].fillna(frame["prompt_id"])
 
 
 def bucket(values: pd.Series, edges: dict[str, float], lowest: str) -> pd.Series:

@@ -5,6 +5,7 @@
     ClusterEvalError            exit 2   says what was found, expected, and what to change
     ├── ScenarioError           exit 2   a scenario file or a ``--set`` that cannot be used
     ├── PromptFileError         exit 2   a prompt file, with its line
+    ├── TraceFileError          exit 2   a trace of real traffic, with its line
     ├── RunFolderError          exit 2   a run folder that exists, is missing or is damaged
     ├── TargetError             exit 4   nothing to test: unreachable, unauthorised, wrong model
     ├── LocalAppError           exit 4   an app started for ``--app`` did not come up
@@ -64,6 +65,10 @@ class ScenarioError(ClusterEvalError):
 
 class PromptFileError(ClusterEvalError):
     """A prompt file that is missing or malformed; names the file and the line."""
+
+
+class TraceFileError(ClusterEvalError):
+    """A trace of real traffic that cannot be read; names the file and the line."""
 
 
 class RunFolderError(ClusterEvalError):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from clustereval.core.errors import ExitCode
+from clustereval.core.goodput import Goodput, Warmup
 
 CHECKS = (
     "model_quality",
@@ -191,6 +192,12 @@ class Findings(BaseModel):
     checks: list[CheckResult]
     findings: list[Finding]
     counts: dict[str, int] = Field(description="planned, ok, error, timeout, dropped, …")
+    goodput: Goodput | None = Field(
+        None, description="requests a second that were fast and right; null: no loaded traffic"
+    )
+    warmup: Warmup | None = Field(
+        None, description="whether the service was warm, and phases kept apart; null: not looked at"
+    )
     context: dict[str, Any] = Field(
         default_factory=dict, description="level of observation, power, adjustments"
     )

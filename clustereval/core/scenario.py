@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from clustereval.core.arrivals import Arrivals
+from clustereval.core.arrivals import Arrivals, Steps, Trace
 from clustereval.core.checks import Checks
 from clustereval.core.strict import NonNegative, Positive, Ratio, Strict
 
@@ -48,7 +48,17 @@ class Phase(Strict):
                 raise ValueError("a sweep sets its own length: drop duration_s and arrivals")
         elif self.arrivals is None or self.duration_s is None:
             raise ValueError("give duration_s and arrivals, or sweep")
+        elif (steps := self.steps) is not None and steps.judged_s(self.duration_s) <= 0:
+            raise ValueError(
+                f"lead_s and rest_s, {steps.lead_s + steps.rest_s:g} s, leave nothing of steps of "
+                f"{steps.step_s(self.duration_s):g} s (duration_s / steps)"
+            )
         return self
+
+    @property
+    def steps(self) -> Steps | None:
+        """Its steps, where its rate is stepped."""
+        return self.arrivals if isinstance(self.arrivals, Steps) else None
 
 
 class Slo(Strict):
@@ -112,6 +122,14 @@ class Request(Strict):
     max_in_flight: int = Field(512, gt=0, description="arrivals beyond it are dropped")
 
 
+class GoodAnswers(Strict):
+    """Which requests count as good: in time by their tenant's SLO, and right."""
+
+    right_from: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="an answer is right from this score of the rubric `correct` on"
+    )
+
+
 class SaturationEdges(Strict):
     """Lower edges, in requests per running replica; below ``warm`` is ``idle``."""
 
@@ -132,7 +150,7 @@ class TrafficEdges(Strict):
 
     window_s: Positive = Field(
         60,
-        description="phases are cut into windows so long; what varies takes six of each kind of traffic or so; what varies takes six of each kind of traffic or so",
+        description="phases are cut into windows so long",
     )
     peak_bin_s: Positive | None = Field(
         None, description="resolution at which the peak is taken; a twelfth of the window if unset"
@@ -193,6 +211,7 @@ class Scenario(Strict):
     request: Request = Field(default_factory=Request)
     buckets: Buckets = Field(default_factory=Buckets)
     observe: Observe = Field(default_factory=Observe)
+    goodput: GoodAnswers = Field(default_factory=GoodAnswers)
     checks: Checks = Field(default_factory=Checks)
 
     @model_validator(mode="after")
@@ -214,4 +233,13 @@ class Scenario(Strict):
             raise ValueError(
                 f"unknown prompt set {', '.join(unknown)}; declared: {', '.join(self.prompt_sets)}"
             )
+        known = {tenant.name for tenant in self.tenants}
+        for phase in self.phases:
+            if isinstance(phase.arrivals, Trace):
+                strange = sorted(set(phase.arrivals.tenants.values()) - known)
+                if strange:
+                    raise ValueError(
+                        f"phase {phase.name!r} gives a trace's requests to unknown tenants: "
+                        f"{', '.join(strange)}; declared: {', '.join(sorted(known))}"
+                    )
         return self

@@ -14,7 +14,9 @@ from clustereval.core.prompts import PromptLibrary, read_prompts
 from clustereval.core.scenario import Scenario
 from clustereval.core.scenario_yaml import apply_override, read_yaml
 
-_PROCESSES: Final = frozenset({"constant", "poisson", "gamma", "ramp", "spike"})
+_PROCESSES: Final = frozenset(
+    {"constant", "poisson", "gamma", "ramp", "spike", "steps", "trace", "like_trace"}
+)
 
 
 class LoadedScenario(BaseModel):
@@ -25,6 +27,7 @@ class LoadedScenario(BaseModel):
     scenario: Scenario
     prompts: PromptLibrary
     sets: dict[str, tuple[str, ...]] = Field(description="prompt set → ids, in file order")
+    folder: Path = Field(Path(), description="where the scenario's relative paths begin")
 
 
 def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> LoadedScenario:
@@ -53,7 +56,7 @@ def load_scenario(path: Path, overrides: tuple[str, ...] = ()) -> LoadedScenario
     prompts = read_prompts(*unique)
     for name, group in files.items():
         ids[name] = tuple(prompt.id for prompt in read_prompts(*group))
-    return LoadedScenario(scenario=scenario, prompts=prompts, sets=ids)
+    return LoadedScenario(scenario=scenario, prompts=prompts, sets=ids, folder=path.parent)
 
 
 def parse_scenario(data: dict[str, Any], where: str) -> Scenario:

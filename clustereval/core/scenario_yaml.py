@@ -85,7 +85,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
 def write_overridden(source: Path, overrides: Iterable[str], target: Path) -> None:
     """Writes the scenario file ``source`` with ``PATH=VALUE`` applied; comments are lost.
 
-    Prompt files are named from ``target``'s folder, so that both files mean the same.
+    Prompt files and traces are named from ``target``'s folder, so that both files mean the same.
 
     Raises:
         ScenarioError: there is a file already, or it cannot be written.
@@ -103,6 +103,9 @@ def write_overridden(source: Path, overrides: Iterable[str], target: Path) -> No
         name: moved(files) if isinstance(files, str) else [moved(file) for file in files]
         for name, files in data["prompt_sets"].items()
     }
+    for phase in data.get("phases") or ():
+        if isinstance(arrivals := phase.get("arrivals"), dict) and "file" in arrivals:
+            arrivals["file"] = moved(arrivals["file"])
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
     try:
         with target.open("x", encoding="utf-8") as file:

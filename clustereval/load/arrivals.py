@@ -17,13 +17,15 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from clustereval.core.arrivals import FromTrace, LikeTrace, Trace
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import PromptLibrary
 from clustereval.core.scenario import Phase, Tenant
 from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.seeds import substream
-from clustereval.load.processes import Offsets, arrival_offsets, expected_count
+from clustereval.load.processes import Offsets, arrival_offsets, expected_count, step_numbers
+from clustereval.load.traced import TracedPlanner
 
 MAX_ARRIVALS = 5_000_000
 """A plan beyond this is taken for a mistyped rate, not planned until memory ends."""
@@ -78,23 +80,27 @@ def make_plan(
 
     Raises:
         ScenarioError: the scenario plans no request, or absurdly many.
+        TraceFileError: a trace cannot be read.
         ValueError: a salt or a replica count that cannot be used.
     """
     if not re.fullmatch(r"[A-Za-z0-9-]+", salt):
         raise ValueError(f"salt {salt!r}: only letters, digits and hyphens")
     if replicas is not None and replicas < 1:
         raise ValueError(f"replicas {replicas}: at least one, or None")
-    _refuse_absurd(loaded, replicas)
     planner = _Planner(loaded, seed, replicas)
+    planner.refuse_absurd()
     frames: list[pd.DataFrame] = []
     start_s = 0.0
     for phase in loaded.scenario.phases:
         length_s = planner.length_s(phase)
         rows = pd.concat(planner.phase(phase, length_s), ignore_index=True)
+        rows = _with_steps(rows, phase, length_s)
         rows["due_s"] += start_s
         frames.append(rows.assign(phase=phase.name, role=phase.role))
         start_s += length_s + phase.settle_s
     plan = pd.concat(frames, ignore_index=True).sort_values("due_s", kind="stable")
+    if "input_tokens" not in plan:
+        plan["input_tokens"] = pd.NA
     if plan.empty:
         raise ScenarioError(
             f"scenario {loaded.scenario.name!r} plans no request",
@@ -112,12 +118,35 @@ class _Planner:
         self._seed = seed
         self._replicas = replicas
         self._sharing = [t for t in loaded.scenario.tenants if t.share is not None]
+        self._traced = TracedPlanner(loaded, seed)
 
     def length_s(self, phase: Phase) -> float:
         if phase.sweep is None:
             assert phase.duration_s is not None  # held by the scenario's own validation
             return phase.duration_s
         return sweep_length_s(self._loaded, phase)
+
+    def refuse_absurd(self) -> None:
+        """Raises where a mistyped rate would plan until memory ends."""
+        scenario = self._loaded.scenario
+        own_rate = sum(tenant.rate or 0.0 for tenant in scenario.tenants)
+        total = 0.0
+        for phase in scenario.phases:
+            length_s = self.length_s(phase)
+            if phase.sweep is not None:
+                total += length_s * phase.sweep.rate * (self._replicas or 1)
+            elif isinstance(phase.arrivals, FromTrace):
+                total += self._traced.expected_count(phase)
+            else:
+                assert phase.arrivals is not None
+                total += expected_count(phase.arrivals, length_s)
+            total += own_rate * length_s if phase.role == "traffic" else 0.0
+        if not math.isfinite(total) or total > MAX_ARRIVALS:
+            raise ScenarioError(
+                f"scenario {scenario.name!r} plans about {total:.3g} requests",
+                expected=f"at most {MAX_ARRIVALS:,}",
+                change="look for a mistyped rate or duration_s",
+            )
 
     def phase(self, phase: Phase, length_s: float) -> Iterator[pd.DataFrame]:
         """Rows with ``due_s`` from the phase's start, ``tenant``, ``prompt_id`` and ``pin``."""
@@ -133,8 +162,13 @@ class _Planner:
 
     def _stream(self, phase: Phase, length_s: float) -> pd.DataFrame:
         assert phase.arrivals is not None
+        if isinstance(phase.arrivals, Trace):
+            return self._traced.rows(phase, self._sharing)
         rng = substream(self._seed, "arrivals", phase.name)
-        due = arrival_offsets(phase.arrivals, length_s, rng)
+        if isinstance(phase.arrivals, LikeTrace):
+            due = self._traced.offsets(phase, rng)
+        else:
+            due = arrival_offsets(phase.arrivals, length_s, rng)
         return self._rows(due, self._by_share(self._sharing, len(due), phase), phase)
 
     def _sweep(self, phase: Phase) -> pd.DataFrame:
@@ -230,31 +264,18 @@ def in_turn_order(ids: list[str], prompts: PromptLibrary) -> list[str]:
     return ordered
 
 
+def _with_steps(rows: pd.DataFrame, phase: Phase, length_s: float) -> pd.DataFrame:
+    """``rows`` with the step that each lies in; a rest is silent for tenants of own rates too."""
+    if phase.steps is None:
+        return rows.assign(step=None)
+    number = step_numbers(phase.steps, length_s, rows["due_s"].to_numpy(dtype=float))
+    return rows.assign(step=number)[number > 0].reset_index(drop=True)
+
+
 def sweep_length_s(loaded: LoadedScenario, phase: Phase) -> float:
     """How long a sweep lasts: its rate is per replica where pinned, so ranks do not matter."""
     assert phase.sweep is not None
     return len(loaded.sets[phase.sweep.prompts]) * phase.sweep.repeats / phase.sweep.rate
-
-
-def _refuse_absurd(loaded: LoadedScenario, replicas: int | None) -> None:
-    own_rate = sum(tenant.rate or 0.0 for tenant in loaded.scenario.tenants)
-    total = 0.0
-    for phase in loaded.scenario.phases:
-        if phase.sweep is not None:
-            length_s = sweep_length_s(loaded, phase)
-            total += length_s * phase.sweep.rate * (replicas or 1)
-        else:
-            assert phase.arrivals is not None
-            assert phase.duration_s is not None
-            length_s = phase.duration_s
-            total += expected_count(phase.arrivals, length_s)
-        total += own_rate * length_s if phase.role == "traffic" else 0.0
-    if not math.isfinite(total) or total > MAX_ARRIVALS:
-        raise ScenarioError(
-            f"scenario {loaded.scenario.name!r} plans about {total:.3g} requests",
-            expected=f"at most {MAX_ARRIVALS:,}",
-            change="look for a mistyped rate or duration_s",
-        )
 
 
 def _with_identity(plan: pd.DataFrame, prompts: PromptLibrary, salt: str) -> pd.DataFrame:
@@ -266,8 +287,11 @@ def _with_identity(plan: pd.DataFrame, prompts: PromptLibrary, salt: str) -> pd.
         trace_id=[f"{int(digest[:32], 16) or 1:032x}" for digest in digests],
         span_id=[f"{int(digest[32:48], 16) or 1:016x}" for digest in digests],
         family=[prompt.family for prompt in of],
-        prefix_group=[prompt.prefix_group for prompt in of],
+        prefix_group=pd.array([prompt.prefix_group for prompt in of], dtype="string"),
         session_id=[prompt.session_id for prompt in of],
         turn=pd.array([prompt.turn for prompt in of], dtype="Int64"),
+        step=plan["step"].astype("Int64"),
     )
-    return PLAN.to_pandas(PLAN.conform(plan[PLAN.names]))
+    # Behind filler, prompts of a group share no prefix any more.
+    plan["prefix_group"] = plan["prefix_group"].where(plan["input_tokens"].isna())
+    return PLAN.to_pandas(PLAN.conform(plan[[name for name in PLAN.names if name in plan]]))

@@ -27,7 +27,8 @@ from locust import User, task
 from locust.env import Environment
 from locust.exception import StopUser
 
-from clustereval.core.errors import ClusterEvalError, ExitCode, RunFolderError
+from clustereval.core.errors import ClusterEvalError, ExitCode, RunFolderError, ScenarioError
+from clustereval.core.padding import Padder
 from clustereval.load import standalone
 from clustereval.load.client import ChatClient
 from clustereval.load.progress import RAW_LOAD, RAW_PROGRESS, RAW_START, SelfWatch, Tally, quantiles
@@ -97,6 +98,12 @@ class Session:
         manifest = run.manifest
         request = manifest.scenario.request
         arrivals = arrivals_of(run.plan)
+        if manifest.padding is None and any(arrival.wish for arrival in arrivals):
+            raise ScenarioError(
+                "the scenario replays a trace's prompt lengths, and no target was calibrated",
+                expected="a run that `clustereval run` made: it measures the target's tokens first",
+                change="use `clustereval run`, or `lengths: false` in the trace's phase",
+            )
         self._clock = GeventClock()
         origin = Origin(manifest.target.url, self._clock.now)
         origin.resolve()
@@ -108,6 +115,7 @@ class Session:
             tenants=manifest.scenario.tenants,
             prompts=run.prompts,
             api_key_env=manifest.target.api_key_env,
+            padder=Padder.of(manifest.seed, manifest.padding),
         )
         self._tally = Tally(len(arrivals), arrivals[-1].due_s if arrivals else 0.0)
         self._recorder = Recorder(run.path(RAW_RESPONSES))

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clustereval.core.arrivals import Arrivals, Constant, Gamma, Poisson, Ramp, Spike
+from clustereval.core.arrivals import Constant, Gamma, Poisson, Ramp, Spike, Steps
 
 Offsets = npt.NDArray[np.float64]
+Process = Constant | Poisson | Gamma | Ramp | Spike | Steps
+"""Those that need nothing but their own numbers; traces are :mod:`clustereval.load.traced`'s."""
 
 
-def arrival_offsets(arrivals: Arrivals, duration_s: float, rng: np.random.Generator) -> Offsets:
+def arrival_offsets(arrivals: Process, duration_s: float, rng: np.random.Generator) -> Offsets:
     """Due times of one phase, in seconds from its start."""
     match arrivals:
         case Constant(rate=rate):
@@ -29,15 +31,19 @@ def arrival_offsets(arrivals: Arrivals, duration_s: float, rng: np.random.Genera
             return ramp(start, end, duration_s, rng)
         case Spike():
             return spike(arrivals, duration_s, rng)
+        case Steps():
+            return steps(arrivals, duration_s, rng)
 
 
-def expected_count(arrivals: Arrivals, duration_s: float) -> float:
+def expected_count(arrivals: Process, duration_s: float) -> float:
     """Mean number of arrivals: the integral of the rate over the phase."""
     match arrivals:
         case Ramp(start_rate=start, end_rate=end):
             return (start + end) / 2 * duration_s
         case Spike():
             return float(_spike_mass(arrivals, duration_s)[1][-1])
+        case Steps():
+            return sum(arrivals.each) * (arrivals.step_s(duration_s) - arrivals.rest_s)
         case _:
             return arrivals.rate * duration_s
 
@@ -110,6 +116,31 @@ def _spike_mass(arrivals: Spike, duration_s: float) -> tuple[Offsets, Offsets]:
     high = middle - last < arrivals.peak_s
     rates = np.where(high, arrivals.peak_rate, arrivals.rate)
     return edges, np.concatenate([[0.0], np.cumsum(rates * np.diff(edges))])
+
+
+def steps(arrivals: Steps, duration_s: float, rng: np.random.Generator) -> Offsets:
+    """Poisson or even arrivals at one rate after another, none in a step's rest."""
+    length_s = arrivals.step_s(duration_s)
+    active_s = length_s - arrivals.rest_s
+    parts = []
+    for index, rate in enumerate(arrivals.each):
+        if arrivals.spacing == "constant":
+            within = even(rate, active_s)
+        else:
+            within = _unit_poisson(rate * active_s, rng) / rate
+        parts.append(index * length_s + within)
+    times = np.concatenate(parts)
+    return times[times < duration_s]
+
+
+def step_numbers(arrivals: Steps, duration_s: float, offsets: Offsets) -> npt.NDArray[np.int64]:
+    """Which step each offset lies in, from 1; 0 within a step's rest."""
+    length_s = arrivals.step_s(duration_s)
+    # An offset computed as k x length may come out a hair below it.
+    place = (offsets + 1e-9) / length_s
+    index = np.minimum(place.astype(np.int64), len(arrivals.each) - 1)
+    resting = offsets - index * length_s >= length_s - arrivals.rest_s
+    return np.where(resting & (arrivals.rest_s > 0), 0, index + 1)
 
 
 def _unit_poisson(total: float, rng: np.random.Generator) -> Offsets:

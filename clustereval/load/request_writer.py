@@ -14,6 +14,7 @@ from typing import Any, Final
 from clustereval.core import wire
 from clustereval.core.api_keys import api_key
 from clustereval.core.errors import ScenarioError
+from clustereval.core.padding import Padder, Wish, unchanged
 from clustereval.core.prompts import PromptLibrary
 from clustereval.core.scenario import Request, Tenant
 from clustereval.load.rows import Arrival
@@ -55,6 +56,7 @@ class RequestWriter:
         target: request target, e.g. ``/v1/chat/completions``.
         authority: value of ``Host``.
         api_key_env: name of the variable with the target's key; a tenant's own goes first.
+        padder: makes the prompts of arrivals that wish for a length.
 
     Raises:
         ScenarioError: a header that cannot be sent, or a key's variable that is not set.
@@ -70,10 +72,12 @@ class RequestWriter:
         tenants: Iterable[Tenant],
         prompts: PromptLibrary,
         api_key_env: str | None,
+        padder: Padder | None = None,
     ):
         self._model = model
         self._request = request
         self._prompts = prompts
+        self._padder = padder
         keys: list[str] = []
         self._heads: dict[str, str] = {}
         for tenant in tenants:
@@ -86,11 +90,13 @@ class RequestWriter:
             )
         self.redact = Redactor(keys)
         # Prompts recur; making each body once keeps the sender's own delay out of the numbers.
-        self._body = functools.lru_cache(maxsize=4096)(self._make_body)
+        # Padded ones do not recur, and each may be a megabyte: they are not kept.
+        self._known_body = functools.lru_cache(maxsize=4096)(self._make_body)
 
     def __call__(self, arrival: Arrival) -> tuple[bytes, bytes]:
         """Head (with the blank line) and body."""
-        body = self._body(arrival.prompt_id)
+        make = self._known_body if arrival.wish is None else self._make_body
+        body = make(arrival.prompt_id, arrival.max_tokens, arrival.min_tokens, arrival.wish)
         trace = wire.traceparent(arrival.trace_id, arrival.span_id)
         lines = [
             self._heads[arrival.tenant],
@@ -102,12 +108,19 @@ class RequestWriter:
             lines.append(f"{wire.PIN}: {arrival.pin}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), body
 
-    def _make_body(self, prompt_id: str) -> bytes:
+    def _make_body(
+        self, prompt_id: str, max_tokens: int | None, min_tokens: int | None, wish: Wish | None
+    ) -> bytes:
         prompt, request = self._prompts[prompt_id], self._request
+        if wish is None:
+            messages = unchanged(prompt)
+        else:
+            assert self._padder is not None  # no replay begins without one: see locust_engine
+            messages = self._padder.messages(prompt, wish)
         body: dict[str, Any] = {
             "model": self._model,
-            "messages": [message.model_dump() for message in prompt.messages],
-            "max_tokens": prompt.max_tokens or request.max_tokens,
+            "messages": messages,
+            "max_tokens": max_tokens or prompt.max_tokens or request.max_tokens,
             "temperature": request.temperature,
             "stream": request.stream,
         }
@@ -118,6 +131,9 @@ class RequestWriter:
             "tools": prompt.tools,
             "response_format": prompt.response_format,
         }
+        if min_tokens is not None:
+            # Not OpenAI's: vLLM and SGLang take them.
+            body.update(min_tokens=min_tokens, ignore_eos=True)
         body.update({name: value for name, value in optional.items() if value is not None})
         return json.dumps(body).encode("ascii")
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from clustereval.core.columns import RESPONSE_FIELDS
 from clustereval.core.looks import STOPPED_EARLY
+from clustereval.core.padding import Wish, wish_of
 
 INTERRUPTED: Final = "interrupted"
 """``error_type`` of an arrival that the client gave up because the run was stopped."""
@@ -54,6 +55,10 @@ class Arrival:
     tenant: str
     prompt_id: str
     pin: str | None
+    max_tokens: int | None = None
+    min_tokens: int | None = None
+    wish: Wish | None = None
+    """What the prompt is padded to; null: sent as it stands."""
 
 
 class Cancelled(BaseException):
@@ -65,8 +70,26 @@ def arrivals_of(plan: pd.DataFrame) -> list[Arrival]:
     ordered = plan.sort_values("due_s", kind="stable")
     names = ["request_id", "trace_id", "span_id", "due_s", "phase", "tenant", "prompt_id"]
     pins = [None if pin is None or pd.isna(pin) else str(pin) for pin in ordered.pin]
-    columns = [*(ordered[name].tolist() for name in names), pins]
+    limits = [_whole(ordered[name]) for name in ("max_tokens", "min_tokens")]
+    columns = [*(ordered[name].tolist() for name in names), pins, *limits, _wishes(ordered)]
     return [Arrival(*values) for values in zip(*columns, strict=True)]
+
+
+def _whole(column: pd.Series) -> list[int | None]:
+    values: list[Any] = column.astype("Int64").tolist()
+    return [None if value is pd.NA else value for value in values]
+
+
+def _wishes(plan: pd.DataFrame) -> list[Wish | None]:
+    if plan["input_tokens"].isna().all():
+        return [None] * len(plan)
+    names = ["input_tokens", "prefix_blocks", "block_tokens", "content_id"]
+    return [
+        None if wished is None else wish_of(row)
+        for wished, row in zip(
+            _whole(plan["input_tokens"]), plan[names].itertuples(index=False), strict=True
+        )
+    ]
 
 
 def make_row(arrival: Arrival, fields: Mapping[str, Any]) -> Row:

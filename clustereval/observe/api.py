@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
@@ -68,6 +68,41 @@ class Api:
         if answer.problem is not None:
             raise self._no_api(f"/chat/completions: {answer.problem}")
         return answer
+
+    def prompt_tokens(
+        self, model: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
+    ) -> int:
+        """How many tokens the target makes of a prompt, by its own usage; generates one."""
+        body: dict[str, Any] = {"model": model, "messages": messages, "max_tokens": 1}
+        if tools:
+            body["tools"] = tools
+        headers = {wire.REQUEST_ID: f"clustereval-{uuid4().hex}"}
+        try:
+            response = self._client.post(
+                f"{self._url}/chat/completions", json=body, headers=headers
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from None
+        if response.status_code == 400:
+            raise TargetError(
+                f"{self._url}/chat/completions: HTTP 400 for a prompt of "
+                f"{sum(len(str(m['content'])) for m in messages)} characters: "
+                f"{self._excerpt(response)}",
+                expected="a target whose context holds the trace's prompts",
+                change="cut them: `max_input_tokens` in the trace's phase",
+            )
+        self._require_ok(response)
+        try:
+            tokens = response.json()["usage"]["prompt_tokens"]
+        except (ValueError, KeyError, TypeError):
+            tokens = None
+        if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+            raise TargetError(
+                f"{self._url}: its answers have no usage.prompt_tokens",
+                expected="token counts, by which prompts get a trace's lengths",
+                change="leave prompts as they are: `lengths: false` in the trace's phase",
+            )
+        return tokens
 
     def _get(self, url: str) -> httpx.Response:
         try:

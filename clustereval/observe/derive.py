@@ -6,6 +6,8 @@ import pandas as pd
 
 from clustereval.core.columns import bucket
 from clustereval.core.scenario import Buckets
+from clustereval.observe.handover import leaked
+from clustereval.observe.warmth import cold
 
 
 def add_derived(frame: pd.DataFrame, buckets: Buckets) -> None:
@@ -39,6 +41,12 @@ def add_derived(frame: pd.DataFrame, buckets: Buckets) -> None:
     # "high > 0.85, medium > 0.55": a ratio that equals an edge belongs below it.
     cuts = {"medium": _just_above(hit.medium), "high": _just_above(hit.high)}
     frame["cache_bucket"] = bucket(frame["cache_hit_ratio"], cuts, "low")
+
+
+def add_marks(frame: pd.DataFrame) -> None:
+    """Adds ``leaked`` and ``cold`` to ``frame`` in place, once its other columns are derived."""
+    frame["leaked"] = leaked(frame)
+    frame["cold"] = cold(frame)
 
 
 def _just_above(edge: float) -> float:

@@ -18,7 +18,7 @@ from clustereval.core.columns import CLUSTER, PLAN, REQUESTS
 from clustereval.core.looks import STOPPED_EARLY
 from clustereval.core.scenario import Scenario
 from clustereval.observe.clusterview import cluster_rows
-from clustereval.observe.derive import add_derived
+from clustereval.observe.derive import add_derived, add_marks
 from clustereval.observe.patterns import traffic_patterns
 from clustereval.observe.placement import (
     Deployment,
@@ -124,6 +124,7 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
     add_derived(frame, scenario.buckets)
     target = _sampled_target(samples, deployment)
     frame["traffic_pattern"] = traffic_patterns(frame, scenario, target, raw.until_s)
+    add_marks(frame)
     frame = frame.reset_index(drop=True)
     cluster = cluster_rows(
         frame, access, samples, deployment, raw.t0_unix_s, scenario.observe.sample_interval_s

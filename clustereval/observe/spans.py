@@ -46,6 +46,7 @@ _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "request_id": (names.REQUEST_ID,),
     "phase": (names.PHASE,),
     "prompt_id": (names.PROMPT_ID,),
+    "max_tokens": (names.REQUEST_MAX_TOKENS,),
     "outcome": (names.OUTCOME,),
     "late_s": (names.LATE_S,),
     "replica_rank": (names.REPLICA_RANK,),

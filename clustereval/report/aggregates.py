@@ -50,6 +50,14 @@ def score_states(scores: pd.DataFrame) -> pd.DataFrame:
     return counted.reset_index()
 
 
+def judged(requests: pd.DataFrame) -> pd.DataFrame:
+    """Loaded rows without those of stepped phases, as the checks take them; with them where there
+    are no others."""
+    traffic = requests[requests.role == "traffic"]
+    plain = traffic[traffic.step.isna()] if "step" in traffic else traffic
+    return traffic if plain.empty else plain
+
+
 def lateness(requests: pd.DataFrame) -> dict[str, float | None]:
     """The load generator's own delay: p50, p99 and the longest, in seconds.
 

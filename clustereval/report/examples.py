@@ -15,6 +15,7 @@ from typing import Any, Final
 import pandas as pd
 from rapidfuzz.distance import Levenshtein
 
+from clustereval.core.columns import same_input
 from clustereval.core.findings import Findings, Status
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.report.names import SEVERITY
@@ -92,8 +93,9 @@ def build(
     """``{"items": [...], "prompts": {...}, "left_out": n}`` as the page embeds it."""
     wanted = [choice.request_id for choice in choices]
     found = requests[requests.request_id.isin(wanted)]
+    found = found.assign(content=same_input(found))
     rows = {str(row["request_id"]): row for _, row in found.iterrows()}
-    idle = idle_answers(requests, set(found.prompt_id), scores)
+    idle = idle_answers(requests, set(found.content), scores)
     mine: dict[Hashable, pd.DataFrame] = {}
     if scores is not None:
         mine = dict(iter(scores[scores.request_id.isin(wanted)].groupby("request_id")))
@@ -118,14 +120,14 @@ def build(
 
 
 def idle_answers(
-    requests: pd.DataFrame, prompt_ids: set[str], scores: pd.DataFrame | None
+    requests: pd.DataFrame, contents: set[str], scores: pd.DataFrame | None
 ) -> dict[str, list[dict[str, Any]]]:
-    """Idle answers by prompt, the best scored first."""
+    """Idle answers by what was asked (:func:`.same_input`), the best scored first."""
+    content = same_input(requests)
     idle = requests[
-        (requests.role == "baseline")
-        & (requests.outcome == "ok")
-        & requests.prompt_id.isin(prompt_ids)
+        (requests.role == "baseline") & (requests.outcome == "ok") & content.isin(contents)
     ].copy()
+    idle["content"] = content[idle.index]
     idle["mean"] = 0.0
     if scores is not None:
         done = scores[scores.status == "scored"]
@@ -133,8 +135,8 @@ def idle_answers(
         idle["mean"] = idle.request_id.map(done.groupby("request_id").value.mean())
     idle = idle.sort_values(["mean", "due_s"], ascending=[False, True], kind="stable")
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in idle.groupby("prompt_id").head(8).itertuples():
-        found.setdefault(str(row.prompt_id), []).append(
+    for row in idle.groupby("content").head(8).itertuples():
+        found.setdefault(str(row.content), []).append(
             {"id": row.request_id, "replica": _text(row.replica_id), "text": answer_text(row)}
         )
     return found
@@ -153,7 +155,7 @@ def _item(
     idle: dict[str, list[dict[str, Any]]],
 ) -> dict[str, Any]:  # fmt: skip
     answer = answer_text(row)
-    other = _counterpart(row, idle.get(str(row.prompt_id), []))
+    other = _counterpart(row, idle.get(str(row.content), []))
     left, right = marked(other["text"] if other else None, answer)
     return {
         "id": str(row.request_id),

@@ -28,12 +28,14 @@ from clustereval.report.drawing import PALETTE
 from clustereval.report.early import stopped_early
 from clustereval.report.engine_view import engine_chart
 from clustereval.report.forest import WIDTH, axis_px
+from clustereval.report.goodput_view import goodput_chart, headline
 from clustereval.report.names import QUESTIONS, SYMBOLS, TITLES
 from clustereval.report.numbers import count, duration, percent, seconds
 from clustereval.report.plaintext import script_json, visible
 from clustereval.report.starts_view import replica_starts
 from clustereval.report.trust import trust
 from clustereval.report.ttft_view import ttft_chart
+from clustereval.report.warmup_view import warmup_view
 from clustereval.rundir import FINDINGS, PROMPTS, REPORT, Manifest, Run
 
 if TYPE_CHECKING:
@@ -101,6 +103,8 @@ def page(tables: Tables, folder: str) -> str:
             *story.against_load(requests, values, rubric, manifest.scenario.buckets),
             ttft_chart(requests),
         ]
+        carried = goodput_chart(findings.goodput if findings else None)
+        charts += [carried] if carried else []
         choices = examples.choose(requests, values, findings)
         chosen = examples.build(choices, requests, scores, tables.prompts)
     data = {
@@ -123,6 +127,8 @@ def page(tables: Tables, folder: str) -> str:
         "facts": _facts(manifest, requests),
         "charts": {chart.id: chart for chart in charts},
         "map": None if some is None else placement.replica_map(some, scores, findings),
+        "goodput": headline(findings.goodput) if findings else None,
+        "warmup": warmup_view(findings.warmup) if findings else None,
         "starts": None if some is None else replica_starts(some, tables.cluster),
         "replicas_seen": some is not None and bool(some.replica_id.notna().any()),
         "scored": values is not None and len(values) > 0,

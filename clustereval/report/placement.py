@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from clustereval.core.columns import same_input
 from clustereval.core.findings import Finding, Findings
 from clustereval.core.scenario import Scenario, Slo, Tenant
+from clustereval.report.aggregates import judged
 from clustereval.report.estimates import Estimate, mean_of_scores, paired_mean, quantile
 from clustereval.report.numbers import Scale, count, number_or_none, percent, seconds
 
@@ -66,13 +68,14 @@ def replica_map(
     found = _skew_findings(findings)
     pinned = seen[(seen.role == "baseline") & seen.pin.notna()]
     base = pinned if pinned.replica_id.nunique() == len(replicas) else seen
+    base = base.assign(content=same_input(base))
     done = scores[scores.status == "scored"]
     rubrics = sorted(done.scorer.unique(), key=lambda name: (name != "correct", name))
     if not rubrics:
         return None
     means = {
         rubric: base.merge(done.loc[done.scorer == rubric, ["request_id", "value"]])
-        .groupby(["prompt_id", "replica_id"])
+        .groupby(["content", "replica_id"])
         .value.mean()
         .unstack()
         for rubric in rubrics
@@ -212,9 +215,10 @@ def tenant_rows(
     findings: Findings | None,
 ) -> list[TenantRow]:
     """Tenants of the loaded traffic, largest share first."""
-    traffic = requests[requests.role == "traffic"]
+    traffic = judged(requests)
     if traffic.empty:
         return []
+    values = None if values is None else judged(values)
     declared = {tenant.name: tenant for tenant in scenario.tenants}
     names = list(traffic.tenant.value_counts().index)
     return [
@@ -232,7 +236,7 @@ def _tenant_row(
     mine = traffic[traffic.tenant == name]
     score = Estimate(None, None, None, 0)
     if values is not None:
-        part = values[(values.tenant == name) & (values.role == "traffic")]
+        part = values[values.tenant == name]
         score = mean_of_scores(part.value, part.prompt_id)
     own = [f for f in (findings.of("tenant_fairness") if findings else []) if f.gate]
     states = [f.status.value for f in own if f.slice.get("tenant") == name]

@@ -59,16 +59,8 @@ def busiest_second(due_s: np.ndarray) -> int:
 def render_picture(plan: pd.DataFrame, console: Console) -> None:
     """Draws the plan, and a table of its phases below."""
     phases = describe_plan(plan)
-    rates = arrival_rates(plan, phases, min(console.width, _WIDEST) - _AXIS)
-    top = max(float(rates.per_s.max()), 1e-9)
-    roles = [phases[index].role for index in rates.phase]
-    for row in range(_HEIGHT, 0, -1):
-        label = f"{top:.3g}/s" if row == _HEIGHT else f"{top / 2:.3g}/s" if row == 3 else ""
-        line = Text(f"{label:>{_AXIS - 2}} ┤" if label else f"{'│':>{_AXIS}}")
-        for rate, role in zip(rates.per_s, roles, strict=True):
-            eighths = round((rate / top * _HEIGHT - (row - 1)) * 8)
-            line.append(_EIGHTHS[min(max(eighths, 0), 8)], _STYLES.get(role, ""))
-        _print(console, line)
+    rates = arrival_rates(plan, phases, widest(console))
+    bars(rates.per_s, [_STYLES.get(phases[index].role, "") for index in rates.phase], console)
     _print(console, Text(" " * _AXIS + _ruler(rates, phases)))
     end = duration(len(rates.per_s) * rates.width_s)
     _print(console, Text(f"{'0 s':>{_AXIS + 3}}{end:>{len(rates.per_s) - 3}}"))
@@ -77,6 +69,23 @@ def render_picture(plan: pd.DataFrame, console: Console) -> None:
     tenants = plan["tenant"].value_counts()
     shares = ", ".join(f"{one_line(name, 24)} {count(n)}" for name, n in tenants.items())
     console.print(Text(f"tenants: {shares}"), highlight=False)
+
+
+def widest(console: Console) -> int:
+    """Bars that fit beside the axis."""
+    return min(console.width, _WIDEST) - _AXIS
+
+
+def bars(per_s: np.ndarray, styles: list[str], console: Console) -> None:
+    """Draws rates as bars, each in its style, with an axis to their left."""
+    top = max(float(per_s.max()), 1e-9)
+    for row in range(_HEIGHT, 0, -1):
+        label = f"{top:.3g}/s" if row == _HEIGHT else f"{top / 2:.3g}/s" if row == 3 else ""
+        line = Text(f"{label:>{_AXIS - 2}} ┤" if label else f"{'│':>{_AXIS}}")
+        for rate, style in zip(per_s, styles, strict=True):
+            eighths = round((rate / top * _HEIGHT - (row - 1)) * 8)
+            line.append(_EIGHTHS[min(max(eighths, 0), 8)], style)
+        _print(console, line)
 
 
 def _ruler(rates: Rates, phases: list[PhaseSummary]) -> str:

@@ -61,6 +61,7 @@ def render_summary(
         console.print(Padding(Text(early), (0, 0, 0, 2)), highlight=False)
     for reason in reasons(findings):
         console.print(Padding(Text(_plain(reason)), (0, 0, 0, 2)), highlight=False)
+    _goodput(findings, console)
     console.print()
     for check in sorted(findings.checks, key=lambda c: SEVERITY[c.status]):
         _check(check, findings, console)
@@ -69,6 +70,16 @@ def render_summary(
     if report is not None:
         # One line whatever the width: a wrapped path cannot be clicked or copied.
         console.print(Text(f"report: {report}"), soft_wrap=True, highlight=False)
+
+
+def _goodput(findings: Findings, console: Console) -> None:
+    """The headline, and what there is to know of the warm-up and of phases that leaked."""
+    if findings.goodput is not None:
+        line = Text.assemble(("Goodput  ", "bold"), _plain(findings.goodput.sentence))
+        console.print()
+        console.print(line, highlight=False)
+    for sentence in findings.warmup.sentences if findings.warmup else ():
+        console.print(Padding(Text(_plain(sentence)), (0, 0, 0, 2)), highlight=False)
 
 
 def _check(check: CheckResult, findings: Findings, console: Console) -> None:

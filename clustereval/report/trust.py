@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clustereval.core.findings import Status
+from clustereval.observe.calibration import kept_note
 from clustereval.observe.lost import lost_sight
 from clustereval.report import aggregates as agg
 from clustereval.report.checks_view import interval_text
@@ -95,8 +96,14 @@ def trust(
             if check.status is Status.NOT_OBSERVED
         ],
         observation=_pairs(manifest.observation),
-        load=_pairs(manifest.load),
+        load=_pairs(manifest.load) + _traced(requests),
     )
+
+
+def _traced(requests: pd.DataFrame | None) -> list[tuple[str, str]]:
+    """Whether prompts had the lengths of the trace that was replayed; nothing where none was."""
+    note = None if requests is None else kept_note(requests)
+    return [] if note is None else [("traced prompts", note)]
 
 
 def segments(counts: dict[str, int]) -> list[Segment]:

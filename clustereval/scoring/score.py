@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clustereval.core.columns import SCORES
+from clustereval.core.columns import SCORES, same_input
 from clustereval.core.errors import RunFolderError
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.rundir import Run
@@ -26,7 +26,8 @@ from clustereval.scoring.text import shorten
 
 _REASON_CHARS = 200
 _KIND = (
-    "prompt_id", "baseline", "outcome", "error_type", "finish_reason", "output_text", "tool_calls",
+    "prompt_id", "content", "baseline", "outcome", "error_type", "finish_reason", "output_text",
+    "tool_calls",
 )  # fmt: skip
 
 Judgement = tuple[str, float | None, str | None]
@@ -61,7 +62,9 @@ def score_requests(
     once; at temperature 0 there are far fewer kinds than requests.
     """
     rows = requests.reset_index(drop=True)
-    keys = rows.reindex(columns=list(_KIND)).assign(baseline=rows["role"] == "baseline")
+    keys = rows.reindex(columns=list(_KIND)).assign(
+        baseline=rows["role"] == "baseline", content=same_input(rows)
+    )
     kind_of_row = keys.groupby(list(_KIND), dropna=False, sort=False).ngroup().to_numpy()
     _, first_row = np.unique(kind_of_row, return_index=True)
     kinds = _kinds(keys.iloc[first_row], np.bincount(kind_of_row), prompts)
@@ -92,9 +95,10 @@ def score_requests(
 
 @dataclass(frozen=True)
 class _Kind:
-    """Requests that are alike: one prompt, and one answer or one way of having none."""
+    """Requests that are alike: one content, and one answer or one way of having none."""
 
     prompt: Prompt
+    content: str
     baseline: bool
     outcome: str
     error_type: str | None
@@ -109,7 +113,10 @@ class _Kind:
 
 @dataclass(frozen=True)
 class _IdleAnswers:
-    """The baseline's whole answers by prompt, and how many rows it has of each prompt."""
+    """The baseline's whole answers by what was asked, and how many rows it has of each.
+
+    A prompt that was padded is another input: its answer is not compared with the plain one's.
+    """
 
     answers: dict[str, tuple[Answer, ...]]
     rows: Counter[str]
@@ -120,18 +127,18 @@ class _IdleAnswers:
         rows: Counter[str] = Counter()
         for kind in kinds:
             if kind.baseline:
-                rows[kind.prompt.id] += kind.rows
+                rows[kind.content] += kind.rows
                 if kind.whole:
-                    answers.setdefault(kind.prompt.id, []).extend([kind.answer] * kind.rows)
+                    answers.setdefault(kind.content, []).extend([kind.answer] * kind.rows)
         return cls({name: tuple(given) for name, given in answers.items()}, rows)
 
     def asked(self, kind: _Kind) -> bool:
         """Whether the prompt was asked in the baseline, beside the row itself."""
-        return self.rows[kind.prompt.id] > int(kind.baseline)
+        return self.rows[kind.content] > int(kind.baseline)
 
     def beside(self, kind: _Kind) -> tuple[Answer, ...]:
         """The idle answers that a row of this kind is compared with: leave one out."""
-        answers = self.answers.get(kind.prompt.id, ())
+        answers = self.answers.get(kind.content, ())
         if not (kind.baseline and kind.whole):
             return answers
         own = answers.index(kind.answer)
@@ -141,7 +148,7 @@ class _IdleAnswers:
 def _kinds(first: pd.DataFrame, counts: np.ndarray, prompts: PromptLibrary) -> list[_Kind]:
     kinds = []
     columns = [first[name].astype("object").where(first[name].notna(), None) for name in _KIND]
-    for (prompt_id, baseline, outcome, error, finish, text, calls), rows in zip(
+    for (prompt_id, content, baseline, outcome, error, finish, text, calls), rows in zip(
         zip(*columns, strict=True), counts, strict=True
     ):
         if prompt_id not in prompts:
@@ -151,7 +158,16 @@ def _kinds(first: pd.DataFrame, counts: np.ndarray, prompts: PromptLibrary) -> l
             )
         answer = Answer(text or "", _tool_calls(calls, prompt_id))
         kinds.append(
-            _Kind(prompts[prompt_id], bool(baseline), outcome, error, finish, answer, int(rows))
+            _Kind(
+                prompts[prompt_id],
+                content,
+                bool(baseline),
+                outcome,
+                error,
+                finish,
+                answer,
+                int(rows),
+            )
         )
     return kinds
 

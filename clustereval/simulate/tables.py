@@ -10,13 +10,14 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from clustereval.core.columns import CLUSTER, PLAN, REQUESTS
+from clustereval.core.columns import CLUSTER, PLAN, REQUESTS, same_input
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.core.scenario import Scenario
 from clustereval.core.seeds import substream
-from clustereval.observe.derive import add_derived
+from clustereval.observe.derive import add_derived, add_marks
 from clustereval.observe.patterns import traffic_patterns
+from clustereval.simulate.padded import asked_prompts
 from clustereval.simulate.settings import Settings
 from serve_apps.simulated import fleet
 from serve_apps.simulated.answers import Answer
@@ -50,8 +51,11 @@ def simulated_tables(
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The requests table, one row per row of ``plan``, and the cluster table."""
-    used = sorted(set(plan["prompt_id"]))
-    prompts = [library[prompt_id] for prompt_id in used]
+    contents = same_input(plan)
+    used = sorted(set(contents))
+    prompts = asked_prompts(plan, library, seed)
+    golden = contents.drop_duplicates().index
+    names = dict(zip(contents[golden], plan["prompt_id"][golden], strict=True))
     asked = asked_of(
         prompts,
         block_tokens=settings.engine.block_tokens,
@@ -63,11 +67,11 @@ def simulated_tables(
         kv_blocks=kv_blocks(settings.engine, library, fleet.kv_ratio(faults)),
     )
     _require_room(prompts, asked, engine)
-    number = pd.Categorical(plan["prompt_id"], categories=used).codes.astype(np.int64)
+    number = pd.Categorical(contents, categories=used).codes.astype(np.int64)
     tenants = pd.factorize(plan["tenant"])[0]
     pin = plan["pin"].str.removeprefix("rank:").astype("Int64").fillna(state.NONE)
     due = plan["due_s"].to_numpy(dtype=float)
-    difficulty = np.array([chance("accuracy", name, settings.prompts_of) for name in used])
+    difficulty = np.array([chance("accuracy", names[name], settings.prompts_of) for name in used])
     work = workload(
         asked,
         due,
@@ -90,6 +94,7 @@ def simulated_tables(
     frame["traffic_pattern"] = traffic_patterns(
         frame, scenario, settings.app.target_ongoing_requests
     )
+    add_marks(frame)
     requests = REQUESTS.to_pandas(REQUESTS.conform(frame[REQUESTS.names]))
     return requests, _cluster(outcome, settings.app)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from clustereval.core.padding import unpadded
 from serve_apps.simulated.answers import Answer, AnswerBook, message_key
 from serve_apps.simulated.engine import Conditions, Engine, EngineRequest, Plan
 from serve_apps.simulated.faults import Faults, Reply
@@ -65,8 +66,10 @@ class Model:
     def job(self, call: Call) -> Job:
         """Tokenizes a call and looks its answers up; changes nothing."""
         tokens = tokenize(render(call.messages, call.tools))
-        key = message_key(call.messages, call.tools)
-        asked = next((m["content"] for m in reversed(call.messages) if m["role"] == "user"), "")
+        # Filler before a prompt costs prefill; what is asked is the prompt.
+        own = unpadded(call.messages)
+        key = message_key(own, call.tools)
+        asked = next((m["content"] for m in reversed(own) if m["role"] == "user"), "")
         request = EngineRequest(
             request_id=call.request_id,
             prompt_tokens=len(tokens),

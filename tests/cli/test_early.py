@@ -158,6 +158,19 @@ def test_a_plan_that_ends_in_no_traffic_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_plan_that_ends_in_steps_is_refused(tmp_path: Path) -> None:
+    """A look would end the run before the steps were sent, for they decide no gate."""
+    steps = {"name": "climb", "duration_s": 4, "arrivals": {"process": "steps", "rates": [2, 4]}}
+    loaded = LoadedScenario(
+        scenario=mock_scenario([IDLE, TRAFFIC, steps]),
+        prompts=mock_library(),
+        sets={"plain": ("p00",)},
+    )
+    request = Request(tmp_path / "run", target="http://127.0.0.1:1/v1", stop_early=True)
+    with pytest.raises(ScenarioError, match="the last phase, 'climb', is stepped"):
+        run_scenario(loaded, request, progress=None)  # type: ignore[arg-type]
+
+
 # -- real runs -------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,15 @@ import pytest
 from clustereval.cli.simulate import parse_settings
 from clustereval.core.errors import ScenarioError
 from clustereval.core.findings import Findings, Outcome, Status
+from clustereval.core.scenario import Scenario
 from clustereval.core.scenario_file import load_scenario
+from clustereval.core.shipped import golden_prompt_files
+from clustereval.load.arrivals import make_plan
 from clustereval.pipeline import Result, judge
 from clustereval.rundir import FINDINGS, REPORT
-from clustereval.simulate import Request, simulate_run
+from clustereval.simulate import Request, padded, simulate_run
 from tests.cluster.quiet import Quiet
+from tests.support.traces import Asked, mooncake_file
 
 PRELAUNCH = Path("scenarios/prelaunch.yaml")
 FAULTS = Path("tests/cluster/faults.yaml")
@@ -81,6 +86,24 @@ def test_settings_change_the_fleet(tmp_path: Path) -> None:
     assert "model_quality" in failed(worse.findings)
 
 
+@pytest.mark.simulation
+def test_the_highest_rate_that_holds_lies_below_what_the_fleet_carries(tmp_path: Path) -> None:
+    """Four replicas of some eight answers a second hold 20 or 26 requests a second, and not 40;
+    every replica's four cold requests are found, and no other."""
+    fleet = {"min_replicas": 4, "max_replicas": 4}
+    result = simulated(tmp_path, scenario=Path("scenarios/goodput.yaml"), app=fleet)
+    goodput, warmup = result.findings.goodput, result.findings.warmup
+    assert goodput is not None
+    assert warmup is not None
+    (top,) = goodput.highest
+    assert top.step in (3, 4)
+    assert goodput.stretches[-1].status == "broken"
+    assert top.good_per_s is not None
+    assert top.offered_per_s is not None
+    assert 0.9 * top.offered_per_s < top.good_per_s < top.offered_per_s
+    assert [start.n for start in warmup.cold] == [4, 4, 4, 4]
+
+
 def test_settings_are_parsed_or_refused_in_words() -> None:
     """GROUP.NAME=NUMBER, nothing else."""
     assert parse_settings(("app.max_replicas=8", "engine.base_step_s=1e-3")) == {
@@ -117,3 +140,48 @@ def test_an_unknown_setting_is_refused_with_those_that_there_are(tmp_path: Path)
     """Names are listed."""
     with pytest.raises(ScenarioError, match="max_replicas"):
         simulated(tmp_path, app={"max_replica": 3})
+
+
+def test_a_trace_is_simulated(tmp_path: Path) -> None:
+    """A replayed part has its prompts' lengths and its shared prefixes in the fleet's cache, and
+    its answers are scored as the golden prompts they are."""
+    asked = [Asked(400 * n, 1200 + n, 9, (n % 3, 10 + n, 100 + n)) for n in range(51)]
+    mooncake_file(tmp_path / "t.jsonl", asked)
+    scenario = {
+        "name": "real",
+        "prompt_sets": {"golden": [str(file) for file in golden_prompt_files()]},
+        "phases": [
+            {
+                "name": "real",
+                "duration_s": 20.0,
+                "arrivals": {"process": "trace", "file": "t.jsonl", "output": "own"},
+            }
+        ],
+    }
+    (tmp_path / "s.yaml").write_text(json.dumps(scenario))
+    run = simulated(tmp_path, scenario=tmp_path / "s.yaml", app={"min_replicas": 1}).run
+    rows = run.requests
+    assert (rows.outcome == "ok").all()
+    assert rows.prompt_tokens.tolist() == pytest.approx(rows.input_tokens.tolist(), rel=0.05)
+    # Blocks of 16 tokens: of a first block of 512 that was seen, hardly one is lost.
+    seen = rows.sort_values("due_s").iloc[3:]
+    assert (seen.cached_tokens >= 480).mean() > 0.8
+    correct = run.scores[run.scores.scorer == "correct"]
+    assert correct.value.mean() > 0.8
+
+
+def test_more_text_than_a_simulation_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trace of too many different tokens is a message, not a machine without memory."""
+    mooncake_file(tmp_path / "t", [Asked(100 * n, 900, 9, (n,)) for n in range(31)])
+    golden = load_scenario(PRELAUNCH)
+    phase = {"name": "x", "duration_s": 3.0, "arrivals": {"process": "trace", "file": "t"}}
+    scenario = Scenario.model_validate(
+        {"name": "t", "prompt_sets": golden.scenario.prompt_sets, "phases": [phase]}
+    )
+    loaded = golden.model_copy(update={"scenario": scenario, "folder": tmp_path})
+    plan = make_plan(loaded, seed=1, salt="s", replicas=None)
+    monkeypatch.setattr(padded, "MAX_TOKENS", 10_000)
+    with pytest.raises(ScenarioError, match="27,000 tokens together"):
+        padded.asked_prompts(plan, loaded.prompts, 1)

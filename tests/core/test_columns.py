@@ -18,6 +18,12 @@ def test_absent_columns_become_null_and_come_back_null() -> None:
     assert frame.replica_id.isna().all()
 
 
+def test_a_column_of_nothing_conforms_whatever_its_type() -> None:
+    """A list column without a single value, which pandas takes for floats, is null as well."""
+    frame = pd.DataFrame({"request_id": ["a"], "prefix_blocks": [float("nan")]})
+    assert PLAN.conform(frame)["prefix_blocks"].to_pylist() == [None]
+
+
 def test_undeclared_columns_are_refused() -> None:
     """A column that nobody declared cannot slip into a table."""
     with pytest.raises(ValueError, match="surprise"):

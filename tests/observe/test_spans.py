@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -17,7 +18,7 @@ from clustereval.core.columns import PLAN
 from clustereval.core.errors import TargetError
 from clustereval.observe.join import join
 from clustereval.observe.otlp import export_spans, traces_url
-from clustereval.observe.spans import FIRST_TOKEN
+from clustereval.observe.spans import FIRST_TOKEN, make_spans
 from clustereval.rundir import RAW_RESPONSES, SPANS, Manifest, Run, Target
 from tests.observe.records import T0, plan, response, write_lines
 from tests.observe.servers import OtlpReceiver, serving
@@ -138,6 +139,15 @@ def _sorted(request: ExportTraceServiceRequest) -> list[tuple[Any, ...]]:
         for scope in resource.scope_spans
         for span in scope.spans
     ]
+
+
+def test_a_limit_of_its_own_goes_before_the_scenarios(tmp_path: Path) -> None:
+    """A traced answer's max_tokens is on its span; other spans have the scenario's."""
+    run = _run(tmp_path / "run", [response(0), response(1)], 2)
+    rows = run.requests.assign(max_tokens=pd.array([17, pd.NA], dtype="Int64"))
+    made = [span.attributes or {} for span in make_spans(rows, run.manifest)]
+    limits = [attributes[names.REQUEST_MAX_TOKENS] for attributes in made]
+    assert limits == [17, run.manifest.scenario.request.max_tokens]
 
 
 def test_content_and_keys_are_not_on_the_spans(tmp_path: Path) -> None:

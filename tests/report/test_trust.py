@@ -9,7 +9,7 @@ import pytest
 
 from clustereval.core.findings import Status
 from clustereval.report.aggregates import lateness
-from clustereval.report.trust import _pairs, _power
+from clustereval.report.trust import _pairs, _power, _traced
 from tests.report.samples import sample_findings
 
 
@@ -40,3 +40,11 @@ def test_account_reads_as_words() -> None:
     shown = dict(_pairs({"loop_lag_s": {"p50": 0.0006, "p99": 0.016}, "error_types": {}}))
     assert shown["loop lag"] == "p50 0.60 ms, p99 16 ms"
     assert shown["error types"] == "none"
+
+
+def test_kept_lengths_of_a_trace_are_shown() -> None:
+    """A run that replayed a trace says how many prompts had its lengths; others say nothing."""
+    frame = pd.DataFrame({"input_tokens": [100, 100], "prompt_tokens": [100, 130]})
+    assert "1 of 2 prompts" in dict(_traced(frame.astype("Int64")))["traced prompts"]
+    assert _traced(None) == []
+    assert _traced(pd.DataFrame({"prompt_tokens": [1]})) == []

@@ -9,10 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clustereval.core.padding import padded, unchanged
 from clustereval.core.prompts import Message, Prompt, Reference
 from clustereval.core.shipped import golden_prompt_files
 from serve_apps.simulated.answers import AnswerBook, message_key, right_answer, wrong_answer
+from serve_apps.simulated.faults import Faults
+from serve_apps.simulated.model import Call, Model
 from serve_apps.simulated.prompts import working_set_blocks
+from serve_apps.simulated.settings import EngineSettings
 from serve_apps.simulated.tokens import block_hashes, chance, tokenize
 from tests.sim.virtual import prompts
 
@@ -31,6 +35,19 @@ CALL = {
     "name": "book",
     "arguments": {"city": ["Paris", "paris"], "seats": [2], "when": ["", "now"]},
 }
+
+
+def test_filler_before_a_prompt_changes_no_answer() -> None:
+    """A padded golden prompt costs its own prefill, and is answered as the golden prompt."""
+    known = prompts(5)
+    model = Model(EngineSettings(kv_blocks=512), AnswerBook(known, 1.0), Faults({}))
+    for one in known:
+        plain = model.job(Call("a", unchanged(one), 64, one.tools))
+        longer = model.job(Call("b", padded(one, "able area " * 100), 64, one.tools))
+        assert longer.right == plain.right
+        assert longer.wrong == plain.wrong
+        assert longer.request.prompt_key == plain.request.prompt_key
+        assert longer.request.prompt_tokens > plain.request.prompt_tokens + 190
 
 
 @given(st.text())

@@ -54,10 +54,12 @@ class CacheEvictionCheck:
         if len(buckets) < 2 and not drafts:
             return NotObserved(_why(frames, buckets))
         # Of an engine with coarse blocks no prompt may reach the highest bucket.
-        best = buckets[-1]
-        base = Side(frames.where(cache_bucket=best), {"cache_bucket": best}, f"a {best} cache hit")
+        best, judged = buckets[-1], ~frames.stepped
+        base = Side(
+            judged & frames.where(cache_bucket=best), {"cache_bucket": best}, f"a {best} cache hit"
+        )
         for bucket in buckets[:-1]:
-            mask = frames.where(cache_bucket=bucket)
+            mask = judged & frames.where(cache_bucket=bucket)
             side = Side(mask, {"cache_bucket": bucket}, f"a {bucket} cache hit")
             drafts += self._bucket(frames, settings, side, base)
         return drafts
@@ -86,8 +88,8 @@ class CacheEvictionCheck:
     ) -> list[Draft]:
         """TTFT, and prefill where the engine states it: that leaves the queue out."""
         # Prompts that hit little by their nature are not what was evicted.
-        common = np.intersect1d(frames.prompt[side.mask], frames.prompt[base.mask])
-        shared = np.isin(frames.prompt, common[common >= 0])
+        common = np.intersect1d(frames.content[side.mask], frames.content[base.mask])
+        shared = np.isin(frames.content, common[common >= 0])
         prefill = np.where(frames.ok, frames.numbers("engine_prefill_s"), np.nan)
         sides = (side.mask & shared, base.mask & shared)
         wanted: list[tuple[str, str, Floats, float]] = [
@@ -167,18 +169,18 @@ class Again:
         """
         hit = frames.numbers(HIT)
         replica = frames.factors["replica_id"]
-        known = ~np.isnan(hit) & replica.known & (frames.prompt >= 0) & frames.ok
+        known = ~np.isnan(hit) & replica.known & (frames.content >= 0) & frames.ok
         if not (hit[known] > 0).any():
             return None
-        place = frames.prompt * len(replica.levels) + replica.codes
+        place = frames.content * len(replica.levels) + replica.codes
         answered_s = np.full(int(place[known].max()) + 1, np.inf)
         np.minimum.at(answered_s, place[known], frames.numbers("end_s")[known])
-        best = np.zeros(int(frames.prompt[known].max()) + 1)
-        np.maximum.at(best, frames.prompt[known], hit[known])
+        best = np.zeros(int(frames.content[known].max()) + 1)
+        np.maximum.at(best, frames.content[known], hit[known])
         rows = np.zeros(len(frames), dtype=bool)
         rows[known] = frames.numbers("sent_s")[known] > answered_s[place[known]]
         highest = np.full(len(frames), np.nan)
-        highest[known] = best[frames.prompt[known]]
+        highest[known] = best[frames.content[known]]
         rows &= highest > 0
         return cls(rows, np.where(rows, hit, np.nan), highest) if rows.any() else None
 

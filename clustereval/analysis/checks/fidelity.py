@@ -35,7 +35,7 @@ class FidelityCheck:
 
     def evaluate(self, frames: Frames, settings: Fidelity) -> Sequence[Draft] | NotObserved:
         if not frames.traffic.any():
-            return NotObserved("needs a phase with `role: traffic`")
+            return NotObserved("needs a phase with `role: traffic`, and not in steps")
         failed = draft(
             self.name,
             "failed",

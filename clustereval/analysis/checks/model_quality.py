@@ -21,6 +21,11 @@ class ModelQualityCheck:
 
     def evaluate(self, frames: Frames, settings: ModelQuality) -> Sequence[Draft] | NotObserved:
         idle = frames.baseline
+        if not idle.any() and frames.where(role="baseline").any():
+            return NotObserved(
+                "no baseline request met an idle, warm cluster: each came while an earlier phase's "
+                "requests were in flight, or was cold; give the phase before it a settle_s"
+            )
         if not idle.any():
             return NotObserved("needs a phase with `role: baseline`: the golden set at idle")
         drafts = [self._floor(frames, rubric, floor) for rubric, floor in settings.floors.items()]

@@ -87,7 +87,7 @@ class ReplicaSkewCheck:
 
 
 def _pairs(frames: Frames, mine: Mask, others: Mask) -> int:
-    return len(np.intersect1d(frames.prompt[mine], frames.prompt[others]))
+    return len(np.intersect1d(frames.content[mine], frames.content[others]))
 
 
 def _remedy(frames: Frames, finding: Finding, replica: str) -> str:

@@ -150,8 +150,8 @@ def _sides(frames: Frames, name: str) -> tuple[Side, Side]:
 
 def _shared(frames: Frames, mine: Mask, others: Mask) -> Mask:
     """Rows whose prompt both sides sent."""
-    common = np.intersect1d(frames.prompt[mine], frames.prompt[others])
-    shared: Mask = np.isin(frames.prompt, common[common >= 0])
+    common = np.intersect1d(frames.content[mine], frames.content[others])
+    shared: Mask = np.isin(frames.content, common[common >= 0])
     return shared
 
 
@@ -164,7 +164,7 @@ def _comparable(frames: Frames, side: Side, base: Side) -> tuple[bool, bool]:
     """
     shared = _shared(frames, side.mask, base.mask)
     mine, others = side.mask & shared, base.mask & shared
-    paired = len(np.unique(frames.prompt[mine])) >= MIN_PAIRS
+    paired = len(np.unique(frames.content[mine])) >= MIN_PAIRS
     most = mine.sum() >= 0.5 * max(side.mask.sum(), 1)
     mixes = (frames.factors["family"], _lengths(frames))
     return paired, bool(

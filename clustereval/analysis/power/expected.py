@@ -147,7 +147,8 @@ def _all_right(loaded: LoadedScenario, frames: Frames, scorer: Scorer) -> Rubric
     suited = np.array([scorer.applies_to(loaded.prompts[name]) for name in ids], dtype=bool)
     applies = suited[frames.prompt]
     if scorer.needs_idle:
-        idle = np.bincount(frames.prompt[frames.baseline], minlength=len(ids))
-        applies &= idle[frames.prompt] > frames.baseline
+        size = int(frames.content.max(initial=0)) + 1
+        idle = np.bincount(frames.content[frames.baseline], minlength=size)
+        applies &= idle[frames.content] > frames.baseline
     status = np.where(applies, SCORED, NOT_APPLICABLE).astype(np.int8)
     return Rubric(np.where(applies, 1.0, np.nan), status)

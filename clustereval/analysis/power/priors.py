@@ -151,7 +151,7 @@ def _answers(frames: Frames) -> dict[str, Any]:
     rows = pd.DataFrame(
         {
             "value": rubric.value,
-            "prompt": frames.prompt,
+            "prompt": frames.content,
             "role": frames.factors["role"].codes,
             "window": frames.window,
         }

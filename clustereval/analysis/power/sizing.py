@@ -13,6 +13,7 @@ import pandas as pd
 from clustereval.analysis.designs import Paired
 from clustereval.analysis.power.outlook import Gate, Outlook, Sight, outlook, smallest
 from clustereval.analysis.power.priors import Priors
+from clustereval.core.arrivals import FromTrace
 from clustereval.core.checks import Contrast
 from clustereval.core.errors import ScenarioError
 from clustereval.core.scenario import Phase, Scenario
@@ -210,6 +211,10 @@ def grown(
                 sweep = phase.sweep.model_copy(update={"repeats": repeats})
                 phase = phase.model_copy(update={"sweep": sweep})
                 overrides.append(f"phases.{phase.name}.sweep.repeats={repeats}")
+        elif isinstance(phase.arrivals, FromTrace):
+            pass  # it is as long as the trace
+        elif phase.steps is not None:
+            pass  # judged step by step, which decides no gate
         elif phase.duration_s is not None and phase.role == "traffic" and longer > 1:
             duration_s = float(math.ceil(phase.duration_s * longer))
             phase = phase.model_copy(update={"duration_s": duration_s})

@@ -1,0 +1,114 @@
+"""What the traces that are CSV files have in common."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from clustereval.core.errors import TraceFileError
+from clustereval.load.traces.lines import Lines
+from clustereval.load.traces.table import Collector
+
+Cells = Mapping[str, str]
+"""One line: column, in lower case, → what stands there, without spaces around."""
+
+_DELIMITERS: Final = ",;\t"
+
+
+@dataclass(frozen=True)
+class CsvFormat:
+    """One format: how it is called, which columns tell it, and what to do with a line.
+
+    Attributes:
+        name: of the format where no line says more. title: with its publisher.
+        needs: columns in lower case.
+        take: gives a line's cells to the collector; may return a more exact name.
+    """
+
+    name: str
+    title: str
+    needs: frozenset[str]
+    take: Callable[[int, Cells, Collector], str | None]
+
+    def read(self, lines: Lines, columns: tuple[str, ...], rows: Collector) -> str:
+        """Reads every line after the header; returns the format's name."""
+        name = self.name
+        for cells in _cells(lines, columns):
+            name = self.take(lines.number, cells, rows) or name
+        return name
+
+
+def columns_of(header: str) -> tuple[str, ...]:
+    """Names of a header's columns, in lower case."""
+    try:
+        names = next(csv.reader([header], delimiter=_delimiter(header)))
+    except (csv.Error, StopIteration):
+        return ()
+    return tuple(name.strip().lower() for name in names)
+
+
+def _delimiter(header: str) -> str:
+    return max(_DELIMITERS, key=header.count)
+
+
+def _cells(lines: Lines, columns: tuple[str, ...]) -> Iterator[Cells]:
+    delimiter: str | None = None
+    for line in lines:
+        if delimiter is None:
+            delimiter = max(_DELIMITERS, key=line.count)
+        try:
+            values = next(csv.reader([line], delimiter=delimiter, strict=True))
+        except csv.Error as error:
+            raise TraceFileError(f"{lines.path}:{lines.number}: malformed CSV: {error}") from None
+        if len(values) != len(columns):
+            raise TraceFileError(
+                f"{lines.path}:{lines.number}: {len(values)} columns",
+                expected=f"{len(columns)}, as in the header",
+                change="complete the line, or remove it: the file may have been cut short",
+            )
+        yield {name: value.strip() for name, value in zip(columns, values, strict=True)}
+
+
+def tokens(line: int, cells: Cells, name: str, rows: Collector) -> int | None:
+    """A count of tokens; null where nothing stands there."""
+    text = cells.get(name, "")
+    if not text:
+        return None
+    try:
+        value = float(text)
+        if value == int(value):
+            return int(value)
+    except (ValueError, OverflowError):
+        pass
+    raise rows.wrong(line, f"{name} is {text[:40]!r}", "a whole number of tokens")
+
+
+def seconds(line: int, cells: Cells, name: str, rows: Collector) -> float:
+    """A time in seconds."""
+    try:
+        return float(cells[name])
+    except ValueError:
+        raise rows.wrong(
+            line, f"{name} is {cells[name][:40]!r}", "a time in seconds, as a number"
+        ) from None
+
+
+def moment(line: int, cells: Cells, name: str, rows: Collector) -> tuple[float, bool]:
+    """A date with time as seconds since 1970, and whether it names its time zone.
+
+    Without one it is taken as UTC: only differences matter.
+    """
+    text = cells[name]
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise rows.wrong(
+            line,
+            f"{name} is {text[:40]!r}",
+            "a date and time in ISO 8601, such as 2026-01-31 12:00:00.5",
+        ) from None
+    zoned = found.tzinfo is not None
+    return (found if zoned else found.replace(tzinfo=UTC)).timestamp(), zoned
