@@ -253,6 +253,10 @@ def ratio_bounds(
     return low, high
 
 
+_EXACT = 1e-7
+"""Of the logarithm of a p-value."""
+
+
 def p_at_least(bounds: Callable[[float], Bounds], margin: float) -> float:
     """One-sided p-value of "the effect is below ``margin``", by inverting ``bounds``.
 
@@ -260,32 +264,31 @@ def p_at_least(bounds: Callable[[float], Bounds], margin: float) -> float:
     ``bounds(tail)[0] >= margin``, and the interval and the test can never disagree.
     """
 
-    def reached(log_tail: float) -> bool:
+    def above(log_tail: float) -> float:
         low = bounds(math.exp(log_tail))[0]
-        return low is not None and low >= margin
+        return -1.0 if low is None else low - margin
 
     worst, best = math.log(0.5), math.log(1e-12)
-    if not reached(worst):
+    if above(worst) < 0:
         return _p_above_half(bounds, margin)
-    if reached(best):
+    if above(best) >= 0:
         return 1e-12
-    for _ in range(30):  # to a relative 1e-7
-        middle = (worst + best) / 2
-        if reached(middle):
-            worst = middle
-        else:
-            best = middle
-    return math.exp(worst)
+    tail = float(optimize.brentq(above, best, worst, xtol=_EXACT))
+    while above(tail) < 0:  # on the side where the bound reaches the margin
+        tail += _EXACT
+    return math.exp(min(tail, worst))
 
 
 def _p_above_half(bounds: Callable[[float], Bounds], margin: float) -> float:
     """The p-value where the estimate is below the margin: read off the upper bound."""
-    small, large = 1e-9, 0.5
-    for _ in range(20):
-        middle = math.sqrt(small * large)
-        high = bounds(middle)[1]
-        if high is not None and high < margin:
-            large = middle
-        else:
-            small = middle
-    return 1 - large
+
+    def above(log_tail: float) -> float:
+        high = bounds(math.exp(log_tail))[1]
+        return 1.0 if high is None else high - margin
+
+    small, large = math.log(1e-9), math.log(0.5)
+    if above(large) >= 0:
+        return 0.5
+    if above(small) < 0:
+        return 1.0
+    return 1 - math.exp(float(optimize.brentq(above, small, large, xtol=1e-4)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -154,7 +155,7 @@ class Frames:
         """Loaded rows, but those of stepped phases."""
         return self.where(role="traffic") & ~self.stepped
 
-    @property
+    @cached_property
     def load_window(self) -> Codes:
         """Those of rows under load; -1 for all others."""
         return np.where(self.where(role="traffic"), self.window, -1)
