@@ -7,6 +7,7 @@ is exact.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,12 +28,16 @@ from clustereval.simulate.tables import simulated_tables
 from serve_apps.simulated.answers import wrong_answer
 from serve_apps.simulated.fleet.quality import Quality
 from serve_apps.simulated.settings import AppSettings
+from tests.support.planted import loaded as of_prompts
+from tests.support.prompts import tiny_library
 
 SCENARIO = Path("scenarios/prelaunch.yaml")
 REPLICAS = (2, 2, 2, 3, 4, 4, 6, 8, 8, 16, 32, 64)
 ACCURACY = (0.5, 0.7, 0.85, 0.95, 0.97, 0.995)
 SAMPLED = (0.0, 0.01, 0.05, 1.0)
 ICC = (0.0, 0.02, 0.1)
+QUALITY_WINDOWS_S = (2.0, 6.0, 15.0)
+"""How long answers share their luck: shorter than the load windows of 6 s, as long, and longer."""
 SHARES = (1.0, 0.25, 0.05)
 """Of the small tenant, of the large one's."""
 
@@ -45,6 +50,8 @@ class Kind:
     quality: Quality = field(default_factory=Quality)
     share: float = 0.25
     overrides: tuple[str, ...] = ()
+    prompts: int | None = None
+    """So many synthetic prompts instead of the scenario's own."""
 
     @classmethod
     def drawn(cls, seed: int) -> Kind:
@@ -54,7 +61,7 @@ class Kind:
         quality = Quality(
             accuracy=accuracy,
             sampled=float(rng.choice(SAMPLED)),
-            window_s=14.0,
+            window_s=float(rng.choice(QUALITY_WINDOWS_S)),
             icc=float(rng.choice(ICC)),
         )
         return cls(int(rng.choice(REPLICAS)), quality, float(rng.choice(SHARES)))
@@ -64,20 +71,23 @@ class Kind:
         """``prelaunch`` at this fleet's size; promises of quality 15 points below what it has."""
         floor = max(0.0, self.quality.accuracy - 0.15)
         times = self.replicas / 2
-        return _loaded(
+        made = _loaded(
             (
                 f"tenants.birch.share={4 * self.share:g}",
                 f"tenants.acme.slo.score={floor:g}",
                 f"tenants.birch.slo.score={floor:g}",
                 f"checks.model_quality.floors={{correct: {floor:g}}}",
-                f"phases.steady.arrivals.rate={8 * times:g}",
-                f"phases.bursts.arrivals.rate={4 * times:g}",
-                f"phases.bursts.arrivals.peak_rate={22 * times:g}",
+                f"phases.steady.arrivals.rate={7 * times:g}",
+                f"phases.bursts.arrivals.rate={3 * times:g}",
+                f"phases.bursts.arrivals.peak_rate={42 * times:g}",
                 f"phases.sustained.arrivals.rate={26 * times:g}",
                 f"request.max_in_flight={int(512 * max(1, times))}",
                 *self.overrides,
             )
         )
+        if self.prompts is None:
+            return made
+        return of_prompts(made.scenario, tiny_library(self.prompts))
 
 
 @cache
@@ -144,6 +154,4 @@ def planted(
 
 
 def _quoted(text: str) -> str:
-    import json
-
     return json.dumps(text)

@@ -76,7 +76,7 @@ class WarningCode(StrEnum):
 
 WARNING_ADVICE: dict[WarningCode, str] = {
     WarningCode.FEW_PAIRS: "send more distinct prompts to both sides of the comparison",
-    WarningCode.FEW_CLUSTERS: "lengthen the phase: too few independent load windows or prompts",
+    WarningCode.FEW_CLUSTERS: "lengthen the phase: too few load windows to tell what varies there",
     WarningCode.QUANTILE_UNBOUNDED: "send more requests, or judge a lower quantile",
     WarningCode.MISSING_SCORES: "look at the failed requests: the bounds count them as wrong",
     WarningCode.CONFOUNDED: "compare within the fields named, or vary one of them at a time",

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from clustereval.analysis.designs import Noise
+from clustereval.analysis.samples import Noise
 from clustereval.analysis.slices import Floats, Frames, load_frames
 from clustereval.core.columns import REQUESTS
 from clustereval.core.errors import RunFolderError, ScenarioError
