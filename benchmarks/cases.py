@@ -1,27 +1,30 @@
-"""Effects of the sizes that users report, and the scenarios that ``plan --detect`` makes for them."""
+"""Effects of the sizes that users report, and what ``plan --detect`` asks for each of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
 
-from benchmarks.zoo import Effect, Kind
-from clustereval.analysis.power.priors import Priors
+from benchmarks.zoo import Effect, Kind, frames_of
+from clustereval.analysis.power.priors import priors_from
 from clustereval.analysis.power.sizing import grown, size_for
 from serve_apps.simulated.fleet.quality import Quality
 
-SOUND = Quality(accuracy=0.97, sampled=0.02, window_s=6.0)
+ACCURACY = 0.97
+SOUND = Quality(accuracy=ACCURACY, sampled=0.02, window_s=6.0)
+EARLIER = 1_000_000
+"""Seed of the run that the scenario is sized from."""
 P99 = ("checks.tenant_fairness.quantile=0.99",)
 
 
 def _skew(replicas: int, points: int) -> tuple[Kind, Effect]:
     one = {"replica_id": "replica-1#1"}
-    return Kind(replicas, SOUND), Effect("replica_skew", one, one, drop=points / 100)
+    return Kind(replicas, SOUND), Effect("replica_skew", one, one, drop=points / 100 / ACCURACY)
 
 
 def _slice(check: str, column: str, name: str, points: int) -> tuple[Kind, Effect]:
     one = {column: name}
-    return Kind(2, SOUND), Effect(check, one, one, drop=points / 100)
+    return Kind(2, SOUND), Effect(check, one, one, drop=points / 100 / ACCURACY)
 
 
 def _slow(factor: float) -> tuple[Kind, Effect]:
@@ -49,7 +52,7 @@ EFFECTS: dict[str, tuple[Kind, Effect]] = {
     **{f"small tenant {f:g} times as slow": _slow(f) for f in (1.5, 2.0, 4.0)},
     "divergence from 1% to 6%": (
         Kind(2, replace(SOUND, sampled=0.01)),
-        Effect("fidelity", drop=0.05),
+        Effect("fidelity", drop=0.05 / ACCURACY),
     ),
 }
 
@@ -78,17 +81,16 @@ class Sized:
 def sized(name: str) -> Sized:
     """What ``plan --detect`` asks for, further prompts included.
 
-    The priors are those of the zoo: an effect strikes each answer by itself, and windows share
-    nothing. Where no length helps, the sizing names the prompts that would do, in phases as many
-    times longer.
+    The priors are taken from an earlier, healthy run of the same fleet, as with ``--from``; of what
+    no run tells, an effect strikes each answer by itself here. Where no length helps, the sizing
+    names the prompts that would do, in phases as many times longer.
     """
     kind, effect = EFFECTS[name]
-    size = effect.slower if effect.slower > 1 else effect.drop
+    size = effect.slower if effect.slower > 1 else round(effect.drop * ACCURACY, 6)
     if effect.slower > 1:
         kind = replace(kind, overrides=(*kind.overrides, *P99))
-    priors = Priors(
-        replicas=kind.replicas, repeatable=0.0, window_icc=0.0, answer_s=0.35, cache_low=0.2
-    )
+    earlier = priors_from(frames_of(kind, EARLIER))[0]
+    priors = earlier.model_copy(update={"repeatable": 0.0})
     loaded = kind.scenario
     sizing = size_for(loaded, size, priors, checks=(effect.check,))
     mine = [

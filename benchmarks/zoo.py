@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from clustereval.analysis.slices import Frames, build_frames
-from clustereval.core.prompts import PromptLibrary
+from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.core.scenario_file import LoadedScenario, load_scenario
 from clustereval.core.seeds import substream
 from clustereval.load.arrivals import make_plan
@@ -28,8 +28,6 @@ from clustereval.simulate.tables import simulated_tables
 from serve_apps.simulated.answers import wrong_answer
 from serve_apps.simulated.fleet.quality import Quality
 from serve_apps.simulated.settings import AppSettings
-from tests.support.planted import loaded as of_prompts
-from tests.support.prompts import tiny_library
 
 SCENARIO = Path("scenarios/prelaunch.yaml")
 REPLICAS = (2, 2, 2, 3, 4, 4, 6, 8, 8, 16, 32, 64)
@@ -51,7 +49,7 @@ class Kind:
     share: float = 0.25
     overrides: tuple[str, ...] = ()
     prompts: int | None = None
-    """So many synthetic prompts instead of the scenario's own."""
+    """So many, further ones being copies of the scenario's own with a word more."""
 
     @classmethod
     def drawn(cls, seed: int) -> Kind:
@@ -77,22 +75,43 @@ class Kind:
                 f"tenants.acme.slo.score={floor:g}",
                 f"tenants.birch.slo.score={floor:g}",
                 f"checks.model_quality.floors={{correct: {floor:g}}}",
-                f"phases.steady.arrivals.rate={7 * times:g}",
+                f"phases.steady.arrivals.rate={5 * times:g}",
                 f"phases.bursts.arrivals.rate={3 * times:g}",
                 f"phases.bursts.arrivals.peak_rate={42 * times:g}",
-                f"phases.sustained.arrivals.rate={26 * times:g}",
+                f"phases.sustained.arrivals.rate={28 * times:g}",
                 f"request.max_in_flight={int(512 * max(1, times))}",
                 *self.overrides,
             )
         )
         if self.prompts is None:
             return made
-        return of_prompts(made.scenario, tiny_library(self.prompts))
+        return more_prompts(made, self.prompts)
 
 
 @cache
 def _loaded(overrides: tuple[str, ...]) -> LoadedScenario:
     return load_scenario(SCENARIO, overrides)
+
+
+def more_prompts(loaded: LoadedScenario, count: int) -> LoadedScenario:
+    """The scenario with ``count`` prompts or somewhat more."""
+    own = list(loaded.prompts)
+    times = -(-count // len(own))
+    every = {prompt.id: [_copy(prompt, number) for number in range(times)] for prompt in own}
+    sets = {
+        name: tuple(copy.id for number in ids for copy in every[number])
+        for name, ids in loaded.sets.items()
+    }
+    prompts = PromptLibrary(copy for copies in every.values() for copy in copies)
+    return LoadedScenario(scenario=loaded.scenario, prompts=prompts, sets=sets)
+
+
+def _copy(prompt: Prompt, number: int) -> Prompt:
+    if number == 0:
+        return prompt
+    *before, last = prompt.messages
+    asked = last.model_copy(update={"content": f"{last.content} ({number})"})
+    return prompt.model_copy(update={"id": f"{prompt.id}~{number}", "messages": [*before, asked]})
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,11 @@ def priors_of(run: Run) -> tuple[Priors, tuple[str, ...]]:
             f"{run.folder}: not one request was answered",
             expected="a run with answers, to take their variance from",
         )
+    return priors_from(frames)
+
+
+def priors_from(frames: Frames) -> tuple[Priors, tuple[str, ...]]:
+    """The same from the frames of a run with answers."""
     known: dict[str, Any] = {
         **_cluster(frames),
         **_answers(frames),
