@@ -189,7 +189,8 @@ _LOAD = (
         _F64,
         "load",
         "this client's own part of `ttft_due_s` and `e2e_due_s`: lateness, handing the request "
-        "to the system, and `read_delay_s` where arrivals are not stamped",
+        "to the system, `read_delay_s` where arrivals are not stamped, and how much earlier a "
+        "first token may have come that was read together with the next",
     ),
     Column("itl_s", pa.list_(_F64), "load", "gaps between content chunks (inter-token latency)"),
     Column("finish_reason", _STR, "load", "as reported: `stop`, `length`, `tool_calls`, …"),

@@ -36,6 +36,9 @@ class Piece(NamedTuple):
     """How long it had lain there before it was read: measured if stamped, else an estimate."""
     stamped: bool
     """Whether ``at_s`` is the kernel's, so that ``waited_s`` is no part of any latency."""
+    hidden_s: float = 0.0
+    """How much earlier its first bytes may have come, an estimate: where several segments are read
+    at once, the kernel's time is that of the last."""
 
 
 class SocketReader:
@@ -85,7 +88,7 @@ class SocketReader:
             self._sync()
             at_s, waited_s = read_s, 0.0
         self.stamped += 1
-        return Piece(data, at_s, waited_s, True)
+        return Piece(data, at_s, waited_s, True, max(self._woken_s() - waited_s, 0.0))
 
     def _unstamped(self, data: bytes) -> Piece:
         self.unstamped += 1

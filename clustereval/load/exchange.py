@@ -100,6 +100,8 @@ class Exchange:
         read = [piece for piece in (self.answer.first, last) if piece is not None]
         # A stamped piece has its time of arrival, however late it was read.
         counted_s = max((piece.waited_s for piece in read if not piece.stamped), default=0.0)
+        if (first := self.answer.first) is not None and self.answer.several_first:
+            counted_s = max(counted_s, first.hidden_s)
         return {
             "read_delay_s": max((piece.waited_s for piece in read), default=None),
             "client_delay_s": max(self.sent_s - due_s, 0.0)

@@ -173,7 +173,7 @@ class Reply:
         if pieces:
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             message.pieces = []
-            self._bodies.append(Piece(data, piece.at_s, piece.waited_s, piece.stamped))
+            self._bodies.append(piece._replace(data=data))
             self._held += len(data)
             self._look(data, piece.at_s)
         if message.message_complete and message.get_code() >= 200:

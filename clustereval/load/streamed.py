@@ -42,6 +42,11 @@ class StreamedAnswer:
         """When the latest event had arrived; null before the first."""
         self.size = 0
 
+    @property
+    def several_first(self) -> bool:
+        """Whether the first token came in one read with the next: it may have come before."""
+        return len(self.stamps) > 1 and self.stamps[0] == self.stamps[1]
+
     def feed(self, piece: Piece) -> bool:
         """Takes a piece; true at the event that ends the stream, after which nothing counts.
 

@@ -45,6 +45,28 @@ def test_a_late_read_has_the_time_of_arrival(
     assert (reader.stamped, reader.unstamped) == (1, 0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands times over with the bytes")
+def test_segments_read_together_may_hide_an_earlier_one(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    """Two segments in one read have the time of the last; that the first may have come as much
+    earlier as the reader was busy is said beside it."""
+    ours, theirs = pair
+    reader = SocketReader(time.perf_counter, woken_s=lambda: 1.0)
+    reader.prepare(ours)
+    theirs.sendall(b"warm")
+    ours.recv(10)
+    time.sleep(0.02)
+    theirs.sendall(b"first")
+    time.sleep(0.05)
+    before = time.perf_counter()
+    theirs.sendall(b"second")
+    piece = reader.read(ours)
+    assert piece.data == b"firstsecond"
+    assert piece.at_s >= before - 0.001
+    assert piece.hidden_s == pytest.approx(1.0 - piece.waited_s)
+
+
 def test_a_read_without_a_stamp_says_so(pair: tuple[socket.socket, socket.socket]) -> None:
     """Where the kernel gives no time, the read's own counts, and the wait is the loop's guess."""
     ours, theirs = pair

@@ -175,3 +175,13 @@ def test_a_name_that_occurs_twice_has_no_form() -> None:
     """Which of two strings called `content` is meant is left to the JSON parser."""
     value = b'data: {"content":"a","choices":[{"delta":{"content":"b"}}]}'
     assert learn_form(value) is None
+
+
+def test_a_first_token_read_with_the_next_is_told() -> None:
+    """Whether the first token may have come before the time of its read."""
+    one, two = (event(chunk({"content": text})) for text in ("a", "b"))
+    for pieces, together in (([one, two], False), ([one + two], True), ([one], False)):
+        answer = StreamedAnswer(Completion())
+        for place, data in enumerate(pieces):
+            answer.feed(Piece(data, float(place), 0.0, True))
+        assert answer.several_first is together
