@@ -25,7 +25,7 @@ SCENARIO = Path(__file__).parent / "faults.yaml"
 ONE_SWEEP = ("phases.idle.sweep.pin=none", "phases.idle.sweep.rate=8")
 """Each prompt once, at the same load per replica: enough where no replica is to be told apart."""
 
-LESS_LOAD = ("phases.bursts.arrivals.peak_rate=48",)
+LESS_LOAD = ("phases.bursts.arrivals.peak_rate=36",)
 """For what does not come of the load: queues hide it."""
 
 
