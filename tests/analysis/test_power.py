@@ -280,7 +280,7 @@ def test_an_earlier_run_shows_its_own_variance(tmp_path: Any) -> None:
         (run.requests.saturation_bucket[run.requests.role == "traffic"] == "scaling").mean()
     )
     assert priors.answer_s == pytest.approx(
-        run.requests.e2e_due_s[run.requests.role == "traffic"].median()
+        run.requests.e2e_due_s[run.requests.role == "baseline"].median()
     )
     assert "repeatable" not in known
     assert priors.repeatable == Priors().repeatable
