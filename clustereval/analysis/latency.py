@@ -169,6 +169,7 @@ def _ratio(
         reference=reference.point,
         n=len(slow.rows) + len(reference.rows),
         slice_n=len(slow.rows),
+        df=spread.df,
         clusters=spread.windows or spread.prompts,
         unit=unit_of(spread, False),
         method=method,
