@@ -153,7 +153,7 @@ def planted(
     hit = (rows["outcome"] == "ok").to_numpy()
     for column, value in effect.where.items():
         hit &= (rows[column] == value).to_numpy(dtype=bool, na_value=False)
-    if "replica_id" not in effect.where:
+    if not {"replica_id", "cache_bucket"} & set(effect.where):  # what is no matter of load
         hit &= (rows["role"] == "traffic").to_numpy()
     if effect.drop:
         spoiled = np.flatnonzero(hit & (substream(seed, "effect").random(len(rows)) < effect.drop))

@@ -65,6 +65,11 @@ class Spread:
     window_df: float = math.inf
 
     @property
+    def df(self) -> float:
+        """Of the kind of cluster that there is less of."""
+        return min(self.window_df, max(self.prompts - 1.0, 1.0))
+
+    @property
     def varied(self) -> bool:
         return max(self.by_prompt, self.by_window) > 1e-20
 

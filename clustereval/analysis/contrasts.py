@@ -95,6 +95,7 @@ def score_drop(
         reference=pairs.reference,
         n=pairs.n,
         slice_n=len(pairs.slice_.rows),
+        df=spread.df,
         clusters=pairs.prompts,
         unit=unit_of(spread, True),
         method="paired by prompt"
@@ -210,6 +211,7 @@ def _strata(
         reference=1 - theirs.value,
         n=len(in_slice) + len(in_base),
         slice_n=len(in_slice),
+        df=mine.spread.df,
         clusters=mine.spread.prompts,
         unit=unit_of(mine.spread, True),
         method=method,

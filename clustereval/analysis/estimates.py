@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -31,8 +32,9 @@ TAIL: Final = 0.025
 class Estimate:
     """An effect with everything a finding needs of it; ``bounds`` is tail → (low, high).
 
-    ``n`` counts both sides' requests, ``slice_n`` the slice's alone. ``design`` makes what it rests
-    on, for the plan of a run that has no answers yet.
+    ``n`` counts both sides' requests, ``slice_n`` the slice's alone; ``df`` are the degrees of
+    freedom of its variance. ``design`` makes what it rests on, for the plan of a run that has no
+    answers yet.
     """
 
     value: float | None
@@ -47,6 +49,7 @@ class Estimate:
     evidence: tuple[str, ...] = ()
     more_requests: int | None = None
     slice_n: int = 0
+    df: float = math.inf
     design: Callable[[], Design] | None = None
 
 

@@ -99,7 +99,7 @@ def quantile_ratio_together(
         np.concatenate([mine.influence, theirs.influence]),
         np.concatenate([mine.prompt, theirs.prompt]),
     )
-    spread = spread_of(prompts, [mine, theirs])
+    spread = spread_of(prompts, _by_tail(mine, theirs, sides))
     most = 1 / (1 / len(slow.rows) + 1 / len(reference.rows))
 
     def size(tail: float) -> float:
@@ -129,7 +129,28 @@ def quantile_ratio_together(
         ),
         more_requests=_more_for_quantile(q, size(TAIL), estimate.n),
     )
-    return of_few_windows(estimate, frames, spread)
+    return of_few_windows(estimate, frames, spread_of(prompts, [mine, theirs]))
+
+
+def _by_tail(mine: Rows, theirs: Rows, sides: tuple[_Sample, _Sample]) -> list[Rows]:
+    """Both sides with windows weighed by what of them lies above the quantiles.
+
+    Where bursts make three windows of ten slow, both quantiles lie in those three, and what the
+    sides differ by from window to window is known from three windows, not from ten.
+    """
+    assert mine.window is not None
+    assert theirs.window is not None
+    window = np.concatenate([mine.window, theirs.window])
+    size = int(window.max()) + 1
+    above = np.bincount(
+        window, weights=np.concatenate([side.bad for side in sides]), minlength=size
+    )
+    share = above / np.maximum(np.bincount(window, minlength=size), 1)
+    weighed = []
+    for side in (mine, theirs):
+        weight = side.weight * share[side.window]
+        weighed.append(replace(side, weight=weight / weight.sum()))
+    return weighed
 
 
 def _mover(slow: _Sample, reference: _Sample, tail: float) -> intervals.Bounds:
@@ -148,6 +169,7 @@ def _ratio(
         reference=reference.point,
         n=len(slow.rows) + len(reference.rows),
         slice_n=len(slow.rows),
+        df=spread.df,
         clusters=spread.windows or spread.prompts,
         unit=unit_of(spread, False),
         method=method,

@@ -148,7 +148,9 @@ class Finding(BaseModel):
     gate: bool = Field(True, description="false: exploratory, can never fail the verdict")
     status: Status = Field(Status.INCONCLUSIVE, description="`pass`, `fail` or `inconclusive`")
     sentence: str = Field("", description="the finding as a sentence that one can say aloud")
-    more_requests: int | None = Field(None, description="further requests that would decide")
+    more_requests: int | None = Field(
+        None, description="further requests of the slice that would decide with 80% power"
+    )
     more_in: str | None = Field(
         None, description="the phase that sends most of such requests; null: any under load"
     )

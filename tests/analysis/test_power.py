@@ -280,7 +280,7 @@ def test_an_earlier_run_shows_its_own_variance(tmp_path: Any) -> None:
         (run.requests.saturation_bucket[run.requests.role == "traffic"] == "scaling").mean()
     )
     assert priors.answer_s == pytest.approx(
-        run.requests.e2e_due_s[run.requests.role == "traffic"].median()
+        run.requests.e2e_due_s[run.requests.role == "baseline"].median()
     )
     assert "repeatable" not in known
     assert priors.repeatable == Priors().repeatable
@@ -354,6 +354,28 @@ def test_only_prompts_help_against_what_prompts_repeat(skew: LoadedScenario) -> 
     assert blind_to(more, priors, 0.0815) == []
     fewer = loaded(skew.scenario, tiny_library(most * 3 // 4))
     assert blind_to(fewer, priors, 0.08)
+
+
+def test_a_factor_on_latency_is_sized_as_well() -> None:
+    """A tenant half as slow again: the factor is set between none and it, and phases lengthened
+    until its ratio sees it."""
+    source = small(checks={**only("tenant_fairness"), "tenant_fairness": {"quantile": 0.9}})
+    priors = Priors(replicas=3)
+    sizing = size_for(source, 1.6, priors)
+    assert "checks.tenant_fairness.latency_factor=1.5" not in sizing.overrides
+    assert any(".duration_s=" in change for change in sizing.overrides)
+    assert sizing.limited == ()
+    ratios = [s for s in sizing.outlook.sights if s.gate.unit == "times"]
+    assert ratios
+    assert all(s.sees is not None and s.sees <= 1.6 for s in ratios)
+    below = size_for(source, 1.4, priors)
+    assert "checks.tenant_fairness.latency_factor=1.18" in below.overrides
+
+
+def test_divergence_is_sized_as_well() -> None:
+    """Answers that diverge are a drop like another, against a margin of their own."""
+    sizing = size_for(small(checks=only("fidelity")), 0.03, Priors(replicas=3, repeatable=0.0))
+    assert "checks.fidelity.divergence_margin=0.015" in sizing.overrides
 
 
 def test_a_check_that_compares_no_scores_cannot_be_sized(skew: LoadedScenario) -> None:
