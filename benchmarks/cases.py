@@ -1,4 +1,4 @@
-"""Effects of the sizes that users report, and what ``plan --detect`` asks for each of them."""
+"""Effects of the sizes that users report, and the scenarios that ``--detect`` makes for them."""
 
 from __future__ import annotations
 

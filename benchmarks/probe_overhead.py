@@ -3,7 +3,9 @@
 ``python -m benchmarks.probe_overhead`` starts one local cluster with both apps, one replica of the
 same model each. Every prompt goes to both, in random order, one right after the other; printed are
 the medians over these pairs of TTFT and E2E with the probe divided by those without, with a 95%
-bootstrap interval over pairs. Needs vLLM (``make install-vllm``) and an otherwise idle machine.
+bootstrap interval over pairs. Ends with code 1 where the whole interval of an E2E ratio is beyond
+the target, and with 3 where it only reaches beyond. Needs vLLM (``make install-vllm``) and an
+otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ from tests.support.served import served
 
 APPS = ("plain", "observed")
 TARGET = 1.02
+SEVERITY = (0, 3, 1)
+"""Exit codes: kept, not decided, missed."""
 WARM = 20
 SEED = 0
 Times = tuple[float, float]
@@ -126,6 +130,13 @@ def ratio(pairs: list[Any], which: int) -> tuple[float, float, float]:
     return float(np.median(ratios)), float(low), float(high)
 
 
+def judged(low: float, high: float) -> tuple[int, str]:
+    """The exit code and the word for an interval of the E2E ratio."""
+    if low > TARGET:
+        return 1, "missed"
+    return (0, "kept") if high <= TARGET else (3, "not decided")
+
+
 def main() -> None:
     """Prints one line per concurrency and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -137,6 +148,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.serve:
         sys.exit(run_app([options.serve], serve_both, LOCAL_ENVIRONMENT))
+    highest: list[tuple[float, float]] = []
     with cluster(options.model) as ready:
         for concurrency in options.concurrency:
             pairs = measure(ready, options.pairs, concurrency, options.tokens)
@@ -150,7 +162,9 @@ def main() -> None:
                     f"  {name:<5} {plain:7.1f} ms without, {observed:7.1f} ms with:"
                     f" ratio {found:.3f} ({low:.3f} to {high:.3f})"
                 )
-            print(f"  target: E2E at most {TARGET:.2f}", flush=True)
+            highest.append((low, high))
+            print(f"  target: E2E at most {TARGET:.2f}: {judged(low, high)[1]}", flush=True)
+    sys.exit(max((judged(*bounds)[0] for bounds in highest), key=SEVERITY.index))
 
 
 if __name__ == "__main__":

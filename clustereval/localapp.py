@@ -17,10 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import clustereval
 from clustereval.core.errors import LocalAppError
+from clustereval.core.owners import FOLDER_PREFIX, claim, end_abandoned
 from clustereval.core.processes import MARKER, end_marked
 from clustereval.core.shipped import golden_prompt_files
 from serve_apps.registry import find_app
@@ -39,6 +40,15 @@ class Ready:
     model: str
 
 
+@dataclass(frozen=True)
+class Claimed:
+    """A cluster's folder, what its processes carry, and what says that this process owns it."""
+
+    folder: Path
+    marker: str
+    owner: IO[str]
+
+
 class LocalApp:
     """A running app; ends with the ``with`` block, and with this process at the latest.
 
@@ -49,10 +59,10 @@ class LocalApp:
         marker: what every process of the cluster carries in its environment.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], ready: Ready, marker: str, temp: Path):
+    def __init__(self, process: subprocess.Popen[bytes], ready: Ready, claimed: Claimed):
         self._process = process
-        self.marker = marker
-        self._temp = temp
+        self._claimed = claimed
+        self.marker = claimed.marker
         self.url = ready.url
         self.model = ready.model
         self.dashboard = ready.dashboard
@@ -91,10 +101,11 @@ class LocalApp:
         declared = find_app(app)
         strengths = declared.check_faults(faults or {})
         declared.require_installed()
+        end_abandoned(_temporary_parent())
         if port:
             _require_free(port)
-        marker = uuid.uuid4().hex
-        temp = _temporary_directory()
+        claimed = _claimed_folder()
+        temp = claimed.folder
         files = golden_prompt_files() if prompt_files is None else prompt_files
         launch = {
             "temp_dir": str(temp / "ray"),
@@ -105,13 +116,13 @@ class LocalApp:
             "settings": settings or {},
         }
         log_path = log or temp / "app.log"
-        process = _spawn(declared.module, launch, _environment(marker, otlp), log_path)
+        process = _spawn(declared.module, launch, _environment(claimed.marker, otlp), log_path)
         try:
             ready = _wait_ready(process, log_path, timeout_s or declared.start_s)
         except BaseException:
-            _end(process, marker, temp)
+            _end(process, claimed)
             raise
-        return cls(process, ready, marker, temp)
+        return cls(process, ready, claimed)
 
     @property
     def is_running(self) -> bool:
@@ -119,7 +130,7 @@ class LocalApp:
 
     def stop(self) -> None:
         """Ends the app and every process of its cluster; safe to call again."""
-        _end(self._process, self.marker, self._temp)
+        _end(self._process, self._claimed)
 
     def __enter__(self) -> Self:
         return self
@@ -145,11 +156,16 @@ def _require_free(port: int) -> None:
             ) from None
 
 
-def _temporary_directory() -> Path:
+def _temporary_parent() -> Path:
     """A directory with a short path: Ray puts Unix sockets below it."""
     usual = tempfile.gettempdir()
-    parent = usual if len(usual) <= SOCKET_PATH_ROOM else "/tmp"
-    return Path(tempfile.mkdtemp(prefix="ce-", dir=parent))
+    return Path(usual if len(usual) <= SOCKET_PATH_ROOM else "/tmp")
+
+
+def _claimed_folder() -> Claimed:
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=_temporary_parent()))
+    marker = uuid.uuid4().hex
+    return Claimed(folder, marker, claim(folder, marker))
 
 
 def _environment(marker: str, otlp: str | None) -> dict[str, str]:
@@ -231,7 +247,7 @@ def _tail(log: Path, lines: int = 15) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines()[-lines:]) or "  (empty)"
 
 
-def _end(process: subprocess.Popen[bytes], marker: str, temp: Path) -> None:
+def _end(process: subprocess.Popen[bytes], claimed: Claimed) -> None:
     """Asks the app to end, waits, and then ends whatever is left of its cluster.
 
     Interrupts are held off meanwhile: a second Ctrl-C must not leave half a cluster running.
@@ -242,13 +258,14 @@ def _end(process: subprocess.Popen[bytes], marker: str, temp: Path) -> None:
             process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
-        end_marked(marker)
+        end_marked(claimed.marker)
         if process.poll() is None:
             process.kill()
             process.wait(5)
         if process.stdout is not None:
             process.stdout.close()
-        shutil.rmtree(temp, ignore_errors=True)
+        shutil.rmtree(claimed.folder, ignore_errors=True)
+        claimed.owner.close()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,14 @@ from clustereval.core.looks import Look, LookMade
 from clustereval.core.priority import stand_back
 from clustereval.load.progress import RAW_START, read_start
 from clustereval.observe.join import RawRun, join_rows
-from clustereval.rundir import RAW_CLUSTER, RAW_LOOKS, RAW_RESPONSES, Manifest, Run, read_json_lines
+from clustereval.rundir import (
+    RAW_CLUSTER,
+    RAW_LOOKS,
+    Manifest,
+    Run,
+    read_json_lines,
+    response_files,
+)
 from clustereval.scoring.registry import load_scorers
 from clustereval.scoring.score import score_requests
 from clustereval.scoring.scorer import Scorer
@@ -33,25 +41,26 @@ _POLL_S: Final = 0.25
 
 
 class Arrived:
-    """The rows of an append-only file as they come; a line that is still being written waits."""
+    """A run's responses as they come; a line that is still being written waits."""
 
-    def __init__(self, path: Path):
-        self._path = path
-        self._offset = 0
+    def __init__(self, run: Run):
+        self._run = run
+        self._offsets: Counter[Path] = Counter()
         self.rows: list[dict[str, Any]] = []
 
     def read(self) -> list[dict[str, Any]]:
         """The rows that came since the last call."""
-        if not self._path.is_file():
-            return []
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        new = [json.loads(line) for line in whole.splitlines()]
+        new = [row for path in response_files(self._run) for row in self._read(path)]
         self.rows += new
         return new
+
+    def _read(self, path: Path) -> list[dict[str, Any]]:
+        with path.open("rb") as file:
+            file.seek(self._offsets[path])
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offsets[path] += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
 
 
 class Watcher:
@@ -75,7 +84,7 @@ class Watcher:
         self._first = dict(zip(plan["request_id"], first.tolist(), strict=True))
         """The first look that needs an arrival, from 0; those that have ended are not in it."""
         self._missing = np.bincount(first, minlength=len(cuts) + 1)
-        self._arrived = Arrived(run.path(RAW_RESPONSES))
+        self._arrived = Arrived(run)
         self._late_s: list[float] = []
         self._scorers = load_scorers()
         self._next = 1
@@ -90,7 +99,8 @@ class Watcher:
             if (look := self._first.pop(row["request_id"], None)) is not None:
                 self._missing[look] -= 1
             if row["sent_s"] is not None and row["request_id"] in self._due:
-                self._late_s.append(row["sent_s"] - self._due[row["request_id"]])
+                due_s = row.get("due_s", self._due[row["request_id"]])  # a later turn's is its own
+                self._late_s.append(row["sent_s"] - due_s)
         number = self._next
         if number > len(self._looks.planned) or not self._all_ended(number):
             return None
@@ -144,6 +154,7 @@ def open_at(
             samples=read_json_lines(run.path(RAW_CLUSTER)),
             t0_unix_s=read_start(run.path(RAW_START)),
             until_s=looks.until_s,
+            several=len(response_files(run)) > 1,
         ),
         scenario,
     )

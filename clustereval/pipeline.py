@@ -30,6 +30,8 @@ from clustereval.core.findings import Findings
 from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.urls import BASE_URL, split_url
 from clustereval.load.arrivals import describe_plan, make_plan
+from clustereval.load.engine import ALONE, Workers
+from clustereval.load.users import all_models
 from clustereval.localapp import LocalApp
 from clustereval.observe.calibration import calibrate_run, kept_note, needs_calibration
 from clustereval.observe.dashboard import dashboard_url
@@ -72,6 +74,7 @@ class Request:
     seed: int | None = None
     stop_early: bool = False
     stop_on_fail: bool = False
+    workers: Workers = ALONE
     command: tuple[str, ...] = ()
 
 
@@ -107,10 +110,13 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
         facts = inspect_target(run.manifest.target, timeout_s=timeout_s)
         for note in facts.notes:
             progress.note(note)
+        if unlisted := facts.unlisted(all_models(loaded.scenario.tenants)):
+            progress.note(f"the target lists no model {', '.join(unlisted)}: all may be HTTP 404")
         observer = _observer(run, progress)
         plan = make_plan(
-            loaded, seed=seed, salt=secrets.token_hex(4), replicas=len(facts.pin_ranks) or None
-        )
+            loaded, seed=seed, salt=secrets.token_hex(4), replicas=len(facts.pin_ranks) or None,
+            model=facts.model,
+        )  # fmt: skip
         run.write_table(PLAN, plan)
         if needs_calibration(plan):
             progress.stage("counting the target's tokens")
@@ -122,7 +128,7 @@ def run_scenario(loaded: LoadedScenario, request: Request, progress: Progress) -
             run.update_manifest(looks=looks)
         progress.plan(describe_plan(plan))
         progress.sees(outlook_line(outlook(loaded, plan, _priors(facts, observer))))
-        interrupted = send(run, observer, progress)
+        interrupted = send(run, observer, progress, request.workers)
         # The local app ends here, before the analysis wants its cores.
     progress.stage("joining, scoring and judging")
     with _kept(run):
@@ -268,6 +274,7 @@ def _find_target(run: Run, request: Request, stack: ExitStack, progress: Progres
                 otlp=request.otlp,
                 log=run.path(RAW_APP_LOG),
                 prompt_files=[run.path(PROMPTS)],
+                settings=find_app(request.app).serving(all_models(run.manifest.scenario.tenants)),
             )
         )
         changes = {

@@ -37,7 +37,9 @@ from clustereval.core.scenario import Scenario
 T = TypeVar("T")
 
 RAW_RESPONSES = "raw/responses.jsonl"
-"""One JSON object per ended arrival, appended by the load process as they end."""
+"""One JSON object per ended arrival, appended by the load process as they end. Where there are
+several, each has a file of its own, see :func:`raw_responses`; this one then holds the arrivals
+that were lost with a process."""
 RAW_CLUSTER = "raw/cluster.jsonl"
 """One JSON object per cluster sample, appended while the load runs."""
 RAW_ACCESS = "raw/access.jsonl"
@@ -299,6 +301,27 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
                 if line.endswith("\n"):
                     raise RunFolderError(f"{path}: a damaged line among whole ones") from None
     return rows
+
+
+def raw_responses(number: int) -> str:
+    """The file of the responses of load process ``number``, where there are several."""
+    return f"raw/responses.{number}.jsonl"
+
+
+def response_files(run: Run) -> list[Path]:
+    """Every file with responses, as far as they exist, in a fixed order."""
+    several = run.path("raw").glob("responses.*.jsonl")
+    ordered = sorted(several, key=lambda path: (len(path.name), path.name))
+    return [path for path in (run.path(RAW_RESPONSES), *ordered) if path.is_file()]
+
+
+def read_responses(run: Run) -> list[dict[str, Any]]:
+    """The objects of every file with responses.
+
+    Raises:
+        RunFolderError: one is damaged.
+    """
+    return [row for path in response_files(run) for row in read_json_lines(path)]
 
 
 def default_out(scenario_name: str) -> Path:

@@ -9,7 +9,8 @@ from clustereval.core.errors import ClusterEvalError
 from clustereval.core.looks import STOPPED_EARLY
 from clustereval.early import adopt_looks, looking
 from clustereval.load.arrivals import PhaseSummary
-from clustereval.load.engine import await_start, start_load
+from clustereval.load.engine import ALONE, START_S, Workers, await_start, start_load
+from clustereval.load.files import allow_files
 from clustereval.load.progress import RAW_LOAD, RAW_START, read_account, read_start
 from clustereval.load.progress import Progress as LoadState
 from clustereval.observe.ray_cluster import RayObserver
@@ -35,14 +36,19 @@ class Progress(Protocol):
         """Something the user should know, which stops nothing."""
 
 
-def send(run: Run, observer: RayObserver | None, progress: Progress) -> bool:
+def send(
+    run: Run, observer: RayObserver | None, progress: Progress, workers: Workers = ALONE
+) -> bool:
     """Replays the plan; returns whether the user cut it short."""
     run.update_manifest(state="running")
+    # The load process raises its own limit likewise; here the user can be told.
+    if (short := allow_files(run.manifest.scenario.request.max_in_flight)) is not None:
+        progress.note(short)
     progress.stage("sending")
     if observer:
         observer.start()
     try:
-        state = _watch_load(run, progress)
+        state = _watch_load(run, progress, workers)
     except BaseException:
         # The cluster may be gone in a moment, and its logs with it; the first error is the one.
         with suppress(ClusterEvalError):
@@ -52,16 +58,21 @@ def send(run: Run, observer: RayObserver | None, progress: Progress) -> bool:
     return state == "interrupted"
 
 
-def _watch_load(run: Run, progress: Progress) -> str:
+def _watch_load(run: Run, progress: Progress, workers: Workers) -> str:
     """Waits for the load's end; returns the manifest's ``state`` for how it ended.
 
     Raises:
         KeyboardInterrupt: cut short before anything was sent.
     """
-    with looking(run) as looker, start_load(run) as load:
+    with looking(run) as looker, start_load(run, workers=workers) as load:
         try:
-            await_start(load)
+            if workers.remote is not None:
+                host, port = workers.bind
+                progress.note(f"waiting for {workers.remote} workers to connect to {host}:{port}")
+            await_start(load, workers.wait_s + START_S)
             while not load.wait(0.5):
+                for line in load.news():
+                    progress.note(line)
                 if (state := load.progress()) is not None:
                     progress.load(state)
                 if looker is None:

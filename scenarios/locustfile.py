@@ -8,6 +8,10 @@ Each test makes a run folder under ``reports/``, on which ``clustereval score`` 
 Further settings: ``CLUSTEREVAL_API_KEY_ENV`` (name of the variable with the API key),
 ``CLUSTEREVAL_SEED``, ``CLUSTEREVAL_OUT``, ``CLUSTEREVAL_REPLICAS`` (for pinned sweeps).
 
+With Locust's ``--processes N``, or ``--master --expect-workers N`` and ``--worker`` elsewhere,
+each worker replays its share of the plan; scenario and settings are the master's, and each worker
+needs the API keys in its own environment (``docs/load.md``).
+
 Users and spawn rate of the web UI have no meaning here: the scenario says what is sent when.
 """
 

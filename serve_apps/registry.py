@@ -12,6 +12,10 @@ from clustereval.core.shipped import FOR_SMALL_MODEL
 from serve_apps import faults
 from serve_apps.simulated.faults import FAULTS as SIMULATED_FAULTS
 from serve_apps.vllm.faults import FAULTS as VLLM_FAULTS
+from serve_apps.vllm.settings import PRESETS
+
+AROUND_S: Final = 180.0
+"""What Ray's own start and the first answers may take, beside the start of the replicas."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class App:
         needs: what must be installed.
         start_s: how long its start may take, in seconds, on a machine of two cores.
         takes_prompts: whether its model answers from the prompts that it is given at the start.
+        takes_adapters: whether it serves whatever LoRA adapters it is told the names of.
         knows: the prompt files that its model can answer, as the scenarios that ship name them;
             ``None``: any.
     """
@@ -51,6 +56,7 @@ class App:
     needs: tuple[Need, ...]
     start_s: float
     takes_prompts: bool
+    takes_adapters: bool = False
     knows: tuple[str, ...] | None = None
 
     def parse_faults(self, specs: Iterable[str]) -> dict[str, float]:
@@ -65,6 +71,11 @@ class App:
     def prompt_override(self) -> str | None:
         """The ``--set`` that gives a scenario's golden set prompts that the model can answer."""
         return None if self.knows is None else f"prompt_sets.golden=[{','.join(self.knows)}]"
+
+    def serving(self, models: Iterable[str | None]) -> dict[str, dict[str, list[str]]]:
+        """Settings with which it serves these models beside its own, as far as it can."""
+        names = [name for name in models if name is not None]
+        return {"models": {"loras": names}} if self.takes_adapters and names else {}
 
     def require_installed(self) -> None:
         """Raises :class:`LocalAppError` where something that the app needs is missing."""
@@ -88,6 +99,7 @@ APPS: Final = {
             needs=(Need("ray", "Ray", "pip install 'clustereval[serve]'"),),
             start_s=120.0,
             takes_prompts=True,
+            takes_adapters=True,
         ),
         App(
             name="vllm",
@@ -102,7 +114,8 @@ APPS: Final = {
                     "pip install 'clustereval[vllm]' for GPUs, `make install-vllm` for the CPU",
                 ),
             ),
-            start_s=600.0,
+            # The app itself gives up first, for it knows what its replicas lack.
+            start_s=AROUND_S + max(preset.app.start_s for preset in PRESETS.values()),
             takes_prompts=False,
             knows=tuple(f"prompts/{name}" for name in FOR_SMALL_MODEL),
         ),

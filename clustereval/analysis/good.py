@@ -58,7 +58,8 @@ class Good:
             right = np.where(frames.ok & scores.scored, enough.astype(float), right)
         bad = np.where((in_time == 0) | (right == 0), 1.0, 1 - in_time * right)
         names = [tenant.name for tenant in promised_tenants(frames.scenario)]
-        return cls(frames.where(tenant=names), in_time, right, bad)
+        # Nobody knows whether what its client did not wait for would have been good.
+        return cls(frames.where(tenant=names) & ~frames.hasty, in_time, right, bad)
 
 
 def promised_tenants(scenario: Scenario) -> list[Tenant]:
@@ -140,7 +141,7 @@ def kept(frames: Frames, tenant: Tenant, among: Mask, tails: tuple[float, float]
         frames: whose load windows are parts of the stretch.
         tails: one-sided error of the lower bound, and of the upper one.
     """
-    slo, mine = tenant.slo, among & frames.where(tenant=tenant.name)
+    slo, mine = tenant.slo, among & frames.where(tenant=tenant.name) & ~frames.hasty
     found: list[tuple[str, float, float, Estimate]] = []
     for key, column in TIMES:
         limit = getattr(slo, key)

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES, same_input
+from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES
+from clustereval.core.inputs import same_input, to_be_cancelled
 from clustereval.core.looks import STOPPED_EARLY, Looks
 from clustereval.core.scenario import Scenario
 from clustereval.observe.patterns import window_codes
@@ -177,6 +178,18 @@ class Frames:
     def ok(self) -> Mask:
         return self.where(outcome="ok")
 
+    @property
+    def hasty(self) -> Mask:
+        """Rows whose client was to hang up, whether or not the answer came first."""
+        mask: Mask = to_be_cancelled(self.rows).to_numpy(dtype=bool)
+        return mask
+
+    @property
+    def whole(self) -> Mask:
+        """Rows with a whole answer. Hasty ones are none of them, not even those whose answer came
+        first: the slow ones among them are cut."""
+        return self.ok & ~self.hasty
+
     def ids(self, order: Sequence[int] | Codes) -> list[str]:
         """Request ids of the rows at these positions."""
         return [str(name) for name in self.rows["request_id"].iloc[np.asarray(order, dtype=int)]]
@@ -292,9 +305,11 @@ def _rubrics(request_id: pd.Series, scores: pd.DataFrame | None) -> dict[str, Ru
 def _counts(requests: pd.DataFrame, warmup: int, rubrics: Mapping[str, Rubric]) -> dict[str, int]:
     outcome = requests["outcome"].value_counts()
     counts = {"planned": len(requests), **{name: int(outcome.get(name, 0)) for name in OUTCOMES}}
+    cancelled = requests["cancelled"].fillna(False) if "cancelled" in requests else pd.Series([])
     statuses = [rubric.status for rubric in rubrics.values()]
     return {
         **counts,
+        "cancelled": int(cancelled.sum()),
         "warmup": warmup,
         "scores_attempted": sum(int((s != NOT_APPLICABLE).sum()) for s in statuses),
         "scores_scored": sum(int((s == SCORED).sum()) for s in statuses),

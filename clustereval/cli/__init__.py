@@ -26,6 +26,8 @@ VERBS = {
     "compare": "clustereval.cli.offline:compare",
     "serve": "clustereval.cli.serve:serve",
     "doctor": "clustereval.cli.doctor:doctor",
+    "calibrate": "clustereval.cli.calibrate:calibrate",
+    "worker": "clustereval.cli.worker:worker",
     "init": "clustereval.cli.init:init",
 }
 

@@ -128,6 +128,7 @@ def _facts(loaded: LoadedScenario, rows: pd.DataFrame) -> dict[str, Any]:
 
     from clustereval.load.arrivals import describe_plan
     from clustereval.report.plan_picture import arrival_rates
+    from clustereval.report.users_view import planned_users
 
     phases = describe_plan(rows)
     seconds = max(1, round(float(rows["due_s"].max())))
@@ -140,6 +141,7 @@ def _facts(loaded: LoadedScenario, rows: pd.DataFrame) -> dict[str, Any]:
         "most_output_tokens": _most_tokens(loaded, rows),
         "phases": [asdict(phase) for phase in phases],
         "tenants": {str(k): int(v) for k, v in rows["tenant"].value_counts().items()},
+        **planned_users(rows),
         "arrivals": {"bin_s": rates.width_s, "per_s": [float(rate) for rate in rates.per_s]},
     }
 

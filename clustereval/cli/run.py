@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from clustereval.cli.options import app_option, fault_option
+from clustereval.cli.options import app_option, fault_option, workers_of, workers_options
 from clustereval.cli.scenarios import find_scenario
 from clustereval.core.errors import ExitCode
 from clustereval.core.scenario_file import load_scenario
@@ -25,6 +25,7 @@ from clustereval.core.scenario_file import load_scenario
 @click.option("--otlp", metavar="URL", help="Send spans to this OTLP/HTTP endpoint too.")
 @click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--seed", type=click.IntRange(0), help="Instead of the scenario's own seed.")
+@workers_options
 @click.option("--stop-early", is_flag=True, help="End as soon as every gate is decided.")
 @click.option("--stop-on-fail", is_flag=True, help="The same, or as soon as one gate has failed.")
 @click.option(
@@ -37,6 +38,10 @@ def run(
     app: str | None,
     fault_specs: tuple[str, ...],
     overrides: tuple[str, ...],
+    processes: int,
+    workers: int | None,
+    bind: str,
+    wait_s: float,
     **options: object,
 ) -> None:
     """Replay SCENARIO against a cluster and give a verdict.
@@ -60,6 +65,7 @@ def run(
         target=target,
         app=app,
         faults=dict(find_app(app).parse_faults(fault_specs)) if app else {},
+        workers=workers_of(processes, workers, bind, wait_s),
         command=("clustereval", *sys.argv[1:]),
         **options,  # type: ignore[arg-type]
     )

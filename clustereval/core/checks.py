@@ -137,6 +137,15 @@ class RunHealth(Check):
 
     required: bool = True
     late_p99_s: Seconds = Field(0.1, description="lateness of the load generator, p99")
+    client_ratio: Ratio = Field(
+        0.2,
+        description="the load generator's own part of TTFT and of E2E, in the median or at p99; "
+        "a fifth of a number moves it by less than half of 1.5, the smallest latency factor that "
+        "is judged",
+    )
+    client_least_s: Seconds = Field(
+        0.01, description="where its part is less than this it refuses nothing: no SLO is as fine"
+    )
     dropped_ratio: Ratio = Field(0.01, description="arrivals that the load generator never sent")
     unobserved_ratio: Ratio = Field(
         0.05, description="answered requests without the placement their level should give"

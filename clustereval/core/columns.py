@@ -80,7 +80,14 @@ _PLAN = (
     Column("request_id", _STR, "plan", "`x-request-id` sent with the request; unique in the run"),
     Column("trace_id", _STR, "plan", "W3C trace id, 32 hex digits"),
     Column("span_id", _STR, "plan", "id of the client's span, 16 hex digits"),
-    Column("due_s", _F64, "plan", "when the request is to be sent, seconds since the run's start"),
+    Column(
+        "due_s",
+        _F64,
+        "plan",
+        "when the request is to be sent, seconds since the run's start. Of a later turn of a "
+        "conversation: in the plan the earliest moment, as if earlier answers took no time; in the "
+        "requests when it became due",
+    ),
     Column("phase", _STR, "plan", "name of the scenario's phase"),
     Column("role", _STR, "plan", "`warmup`, `baseline` (idle) or `traffic`"),
     Column("tenant", _STR, "plan", "name of the tenant"),
@@ -90,6 +97,34 @@ _PLAN = (
     Column("session_id", _STR, "plan", "the conversation that the prompt is a turn of, or null"),
     Column("turn", _I64, "plan", "which turn of its conversation, from 0, or null"),
     Column("pin", _STR, "plan", "replica asked for: `rank:<n>` or a replica id; null: any"),
+    Column("model", _STR, "plan", "model or LoRA adapter asked for; null: the run's own"),
+    Column(
+        "conversation_id",
+        _STR,
+        "plan",
+        "of a user who converses: `request_id` of the first turn; null outside of `sessions`",
+    ),
+    Column("next_id", _STR, "plan", "request that is the conversation's next turn; null: none"),
+    Column(
+        "think_s",
+        _F64,
+        "plan",
+        "a later turn is due so long after the answer before it ended; null: due at `due_s`",
+    ),
+    Column(
+        "history",
+        _STR,
+        "plan",
+        "`answers`: its history holds the model's own answers in this conversation; null: the "
+        "prompt's own",
+    ),
+    Column(
+        "cancel_after_s",
+        _F64,
+        "plan",
+        "the client is to hang up so long after the first token: no E2E, no scores; null: it waits "
+        "for the end",
+    ),
     Column("step", _I64, "plan", "which step of a stepped phase, from 1; null: of no step"),
     Column(
         "content_id",
@@ -120,11 +155,43 @@ _LOAD = (
         "error_type", _STR, "load", "kind of failure, e.g. `http_503`, `stream_cut`; null if ok"
     ),
     Column("error_detail", _STR, "load", "what was found, shortened; null if ok"),
+    Column(
+        "cancelled",
+        _BOOL,
+        "load",
+        "the client hung up in mid-stream, as planned: `ok`, with the text up to there; null: not "
+        "sent",
+    ),
     Column("http_status", _I64, "load", "HTTP status, null where none arrived"),
     Column("retry_after_s", _F64, "load", "the response's Retry-After"),
     Column("sent_s", _F64, "load", "when the request was handed to the socket"),
+    Column(
+        "resent_s",
+        _F64,
+        "load",
+        "when it was sent again, the server having closed the kept connection just before; "
+        "null: sent once",
+    ),
+    Column("connected_s", _F64, "load", "when its connection was open; null: it was open before"),
+    Column("first_byte_s", _F64, "load", "when the response's first byte arrived"),
     Column("first_token_s", _F64, "load", "when the first token's chunk arrived"),
     Column("end_s", _F64, "load", "when the response ended, whatever its outcome"),
+    Column("parsed_s", _F64, "load", "when the client had taken the answer apart"),
+    Column(
+        "read_delay_s",
+        _F64,
+        "load",
+        "how long the first token's bytes, or the last ones, had been at this machine before the "
+        "client read them; in none of the times where the kernel stamps arrivals",
+    ),
+    Column(
+        "client_delay_s",
+        _F64,
+        "load",
+        "this client's own part of `ttft_due_s` and `e2e_due_s`: lateness, handing the request "
+        "to the system, `read_delay_s` where arrivals are not stamped, and how much earlier a "
+        "first token may have come that was read together with the next",
+    ),
     Column("itl_s", pa.list_(_F64), "load", "gaps between content chunks (inter-token latency)"),
     Column("finish_reason", _STR, "load", "as reported: `stop`, `length`, `tool_calls`, …"),
     Column("output_text", _STR, "load", "the answer's text, whole, also of a stream that was cut"),
@@ -132,12 +199,15 @@ _LOAD = (
     Column("prompt_tokens", _I64, "load", "from the response's usage; null where not reported"),
     Column("cached_tokens", _I64, "load", "prompt tokens served from the prefix cache, from usage"),
     Column("output_tokens", _I64, "load", "from the response's usage"),
+    Column(
+        "logprob_mean", _F64, "load", "mean log probability of the tokens, where asked for and told"
+    ),
     Column("engine_queue_s", _F64, "load", "wait in the engine's queue, as the response says"),
     Column(
         "engine_prefill_s", _F64, "load", "from scheduling to the first token, as the response says"
     ),
     Column("response_id", _STR, "load", "the response's own id"),
-    Column("in_flight", _I64, "load", "this client's other requests in flight when it was sent"),
+    Column("in_flight", _I64, "load", "this run's other requests in flight when it was sent"),
 )
 
 _OBSERVE = (
@@ -152,6 +222,8 @@ _OBSERVE = (
     Column("router_queue_depth", _F64, "observe", "requests the router held without a replica"),
     Column("router_wait_s", _F64, "observe", "from the ingress to the replica beginning with it"),
     Column("server_latency_s", _F64, "observe", "latency that the replica's access log states"),
+    Column("ingress_latency_s", _F64, "observe", "the same of the ingress before it, if any"),
+    Column("proxy_latency_s", _F64, "observe", "latency that the proxy's access log states"),
     Column("observed_by", _STR, "observe", "where the placement is from: `probe`, `ray`, `client`"),
 )
 
@@ -159,8 +231,10 @@ _DERIVED = (
     Column("late_s", _F64, "derived", "sent − due: the load generator's own delay"),
     Column("ttft_due_s", _F64, "derived", "time to first token from *due*: what a user feels"),
     Column("ttft_sent_s", _F64, "derived", "time to first token from *sent*: what the server did"),
-    Column("e2e_due_s", _F64, "derived", "end to end from *due*"),
-    Column("e2e_sent_s", _F64, "derived", "end to end from *sent*"),
+    Column(
+        "e2e_due_s", _F64, "derived", "end to end from *due*; null where the client was to hang up"
+    ),
+    Column("e2e_sent_s", _F64, "derived", "end to end from *sent*; null likewise"),
     Column("tpot_s", _F64, "derived", "(end − first token) / (output tokens − 1)"),
     Column("cache_hit_ratio", _F64, "derived", "cached tokens / prompt tokens"),
     Column("saturation", _F64, "derived", "requests in the cluster per running replica at arrival"),
@@ -286,17 +360,6 @@ CLUSTER_METRICS: Final[dict[str, ClusterMetric]] = {
 
 RESPONSE_FIELDS: Final = tuple(column.name for column in _LOAD)
 """What the load engine records of an arrival, beside its ``request_id``."""
-
-
-def same_input(frame: pd.DataFrame) -> pd.Series:
-    """What each row asked, as a name: equal names are equal prompts, to the letter.
-
-    Args:
-        frame: ``prompt_id``, and ``content_id`` where prompts may have been padded.
-    """
-    if "content_id" not in frame:
-        return frame["prompt_id"]
-    return frame["content_id"].fillna(frame["prompt_id"])
 
 
 def bucket(values: pd.Series, edges: dict[str, float], lowest: str) -> pd.Series:

@@ -193,7 +193,9 @@ class Findings(BaseModel):
     verdict: Verdict
     checks: list[CheckResult]
     findings: list[Finding]
-    counts: dict[str, int] = Field(description="planned, ok, error, timeout, dropped, …")
+    counts: dict[str, int] = Field(
+        description="planned, ok (of which cancelled), error, timeout, dropped, …"
+    )
     goodput: Goodput | None = Field(
         None, description="requests a second that were fast and right; null: no loaded traffic"
     )

@@ -132,6 +132,7 @@ class Prompt(BaseModel):
     tools: list[dict[str, Any]] | None = None
     response_format: dict[str, Any] | None = None
     max_tokens: int | None = Field(None, gt=0)
+    logprobs: int | None = Field(None, ge=0, le=20, description="alternatives to each token")
     prefix_group: str | None = Field(None, description="prompts of a group share a prefix")
     session_id: str | None = Field(None, description="conversation that this is a turn of")
     turn: int | None = Field(None, ge=0)

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from clustereval.core.arrivals import Arrivals, Steps, Trace
 from clustereval.core.checks import Checks
+from clustereval.core.sessions import Cancel, Sessions
 from clustereval.core.strict import NonNegative, Positive, Ratio, Strict
 
 
@@ -39,6 +40,8 @@ class Phase(Strict):
     duration_s: Positive | None = Field(None, description="how long arrivals go on")
     arrivals: Arrivals | None = Field(None, description="one of the arrival processes below")
     sweep: Sweep | None = Field(None, description="each prompt in turn, instead of arrivals")
+    sessions: Sessions | None = Field(None, description="arrivals are users, who converse")
+    cancel: Cancel | None = Field(None, description="clients that hang up in mid-stream")
     settle_s: NonNegative = Field(0.0, description="pause after the phase, nothing is sent")
 
     @model_validator(mode="after")
@@ -46,6 +49,8 @@ class Phase(Strict):
         if self.sweep is not None:
             if self.arrivals is not None or self.duration_s is not None:
                 raise ValueError("a sweep sets its own length: drop duration_s and arrivals")
+            if self.sessions is not None:
+                raise ValueError("a sweep asks every turn by itself: drop sessions")
         elif self.arrivals is None or self.duration_s is None:
             raise ValueError("give duration_s and arrivals, or sweep")
         elif (steps := self.steps) is not None and steps.judged_s(self.duration_s) <= 0:
@@ -53,6 +58,17 @@ class Phase(Strict):
                 f"lead_s and rest_s, {steps.lead_s + steps.rest_s:g} s, leave nothing of steps of "
                 f"{steps.step_s(self.duration_s):g} s (duration_s / steps)"
             )
+        if isinstance(self.arrivals, Trace) and self.sessions is not None:
+            raise ValueError(
+                "a trace has its own requests: drop sessions, or take only its times (like_trace)"
+            )
+        if self.steps is not None and self.sessions is not None:
+            raise ValueError(
+                "steps judge each rate by what was due in it, and later turns are due when the "
+                "target lets them: drop sessions, or the steps"
+            )
+        if self.cancel is not None and self.role == "baseline":
+            raise ValueError("idle answers are what others are compared with: drop cancel")
         return self
 
     @property
@@ -82,6 +98,11 @@ class Tenant(Strict):
     prompts: dict[str, Positive] | None = Field(
         None, description="prompt set → weight; all sets alike where not given"
     )
+    models: dict[str, Positive] | None = Field(
+        None,
+        description="model or LoRA adapter → weight: what its requests ask for; the run's --model "
+        "where not given. A sweep asks every prompt of each",
+    )
     headers: dict[str, str] = Field(
         default_factory=dict, description="sent with each of its requests; no credentials"
     )
@@ -98,6 +119,8 @@ class Tenant(Strict):
     def _one_rate(self) -> Self:
         if (self.share is None) == (self.rate is None):
             raise ValueError("give share or rate, one of the two")
+        if self.models == {}:
+            raise ValueError("models: name at least one, or drop it")
         return self
 
     @property
@@ -113,6 +136,13 @@ class Request(Strict):
     max_tokens: int = Field(256, gt=0, description="where a prompt sets none of its own")
     temperature: NonNegative = Field(0.0, description="0: answers can be compared with idle ones")
     seed: int | None = Field(0, description="sampling seed sent with each request")
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=20,
+        description="ask for each token's log probability, and for so many "
+        "alternatives; where a prompt sets none of its own",
+    )
     stream: bool = Field(True, description="else there is no time to first token")
     timeout_s: Positive = Field(60.0, description="from sent to the end of the response")
     stall_s: Positive | None = Field(None, description="longest gap between two chunks")
@@ -242,4 +272,14 @@ class Scenario(Strict):
                         f"phase {phase.name!r} gives a trace's requests to unknown tenants: "
                         f"{', '.join(strange)}; declared: {', '.join(sorted(known))}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _hang_up_in_streams(self) -> Self:
+        cancelling = [phase.name for phase in self.phases if phase.cancel is not None]
+        if cancelling and not self.request.stream:
+            raise ValueError(
+                f"phase {cancelling[0]!r} hangs up after the first token, but request.stream is "
+                "false: drop cancel, or stream"
+            )
         return self

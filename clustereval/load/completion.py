@@ -6,12 +6,16 @@ Servers differ and model output is hostile: a value of an unexpected type counts
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 _INT64_MAX: Final = 2**63 - 1
 _MAX_TOOL_CALLS: Final = 128
 _LONGEST_MS: Final = 86_400_000.0
 """No request waits a day in an engine: a larger number is a mistake, a clock's reading say."""
+_LEAST_LOGPROB: Final = -9999.0
+"""What servers write for a probability of 0, for JSON has no infinity."""
 
 
 class MalformedError(ValueError):
@@ -33,6 +37,7 @@ class Completion:
         self._calls: dict[int, dict[str, str]] = {}
         self._usage: dict[str, Any] = {}
         self._metrics: dict[str, Any] = {}
+        self._logprobs: list[float] = []
 
     def take_chunk(self, data: str) -> bool:
         """Takes the data of one event; true if it brought tokens.
@@ -49,6 +54,11 @@ class Completion:
         choice = self._common(chunk)
         delta = choice.get("delta")
         return isinstance(delta, dict) and self._message(delta)
+
+    def take_texts(self, texts: Sequence[str], chunks: int) -> None:
+        """Takes ``chunks`` chunks that brought nothing but these parts of the text."""
+        self._text.extend(texts)
+        self.chunks += chunks
 
     def take_whole(self, body: str) -> None:
         """Takes the body of a response that was not streamed.
@@ -90,6 +100,9 @@ class Completion:
             # vLLM starts this first-token time at scheduling, so the queue is not in it.
             "engine_queue_s": _seconds(self._metrics.get("queue_time_ms")),
             "engine_prefill_s": _seconds(self._metrics.get("time_to_first_token_ms")),
+            "logprob_mean": math.fsum(self._logprobs) / len(self._logprobs)
+            if self._logprobs
+            else None,
         }
 
     def _common(self, value: dict[str, Any]) -> dict[str, Any]:
@@ -108,6 +121,8 @@ class Completion:
             return {}
         if isinstance(choice.get("finish_reason"), str):
             self.finish_reason = choice["finish_reason"]
+        if choice.get("logprobs") is not None:
+            self._logprobs += _logprobs(choice["logprobs"])
         return choice
 
     def _message(self, message: dict[str, Any]) -> bool:
@@ -182,6 +197,16 @@ def _parsed(data: str) -> dict[str, Any]:
 
 def _short(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:80] + "…")
+
+
+def _logprobs(value: Any) -> list[float]:
+    """Of the tokens of one choice or chunk; what is no log probability is left out."""
+    content = value.get("content") if isinstance(value, dict) else None
+    tokens = content if isinstance(content, list) else []
+    told = [token.get("logprob") for token in tokens if isinstance(token, dict)]
+    # bool is an int, and an integer may be too large for a float.
+    numbers = [v for v in told if isinstance(v, int | float) and not isinstance(v, bool)]
+    return [float(v) for v in numbers if _LEAST_LOGPROB <= v <= 0]
 
 
 def _count(value: Any) -> int | None:

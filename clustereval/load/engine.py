@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -25,7 +28,7 @@ from clustereval.load.progress import (
     read_progress,
     read_start,
 )
-from clustereval.load.standalone import PARENT_PID, RUN, heard
+from clustereval.load.standalone import NEWS, PARENT_PID, RUN, heard
 from clustereval.rundir import Run
 
 RAW_LOG: Final = "raw/locust.log"
@@ -44,6 +47,7 @@ class LoadProcess:
         self._process = process
         self._run = run
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._news: deque[str] = deque()
         self._error: ClusterEvalError | None = None
         # Through a pipe and not straight to the file: on a full disk the reason must still be told.
         self._reader = threading.Thread(target=self._read_log, name="load-log", daemon=True)
@@ -66,6 +70,13 @@ class LoadProcess:
     def log_tail(self) -> str:
         """The last lines that the process printed."""
         return "\n".join(self._tail)
+
+    def news(self) -> list[str]:
+        """What the load has said of its workers since the last call."""
+        said = []
+        while self._news:
+            said.append(self._news.popleft())
+        return said
 
     def progress(self) -> Progress | None:
         """How it is going; null until the load has begun."""
@@ -128,6 +139,8 @@ class LoadProcess:
             text = line.decode("utf-8", "replace").rstrip()
             self._tail.append(text)
             self._error = self._error or heard(text)
+            if NEWS in text:
+                self._news.append(text.partition(NEWS)[2])
             if log is not None:
                 try:
                     log.write(line)
@@ -137,8 +150,60 @@ class LoadProcess:
             log.close()
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Who sends a run's load.
+
+    Attributes:
+        processes: load processes on this machine.
+        remote: workers on other machines instead, which connect to ``bind``.
+        bind: address and port.
+        wait_s: for them to connect.
+    """
+
+    processes: int = 1
+    remote: int | None = None
+    bind: tuple[str, int] = ("*", 5557)
+    wait_s: float = 60.0
+
+    @property
+    def count(self) -> int:
+        return self.remote or self.processes
+
+    def options(self) -> list[str]:
+        """Locust's own."""
+        if self.remote is None and self.processes == 1:
+            return []
+        wait = ["--expect-workers-max-wait", f"{math.ceil(self.wait_s)}"]
+        if self.remote is not None:
+            host, port = self.bind
+            at = ["--master-bind-host", host, "--master-bind-port", str(port)]
+            return ["--master", *at, "--expect-workers", str(self.remote), *wait]
+        # A port of its own: two runs on one machine must not meet.
+        host, port = "127.0.0.1", free_port()
+        at = ["--master-bind-host", host, "--master-bind-port", str(port)]
+        at += ["--master-host", host, "--master-port", str(port)]
+        return ["--processes", str(self.processes), *at, *wait]
+
+
+ALONE: Final = Workers()
+START_S: Final = 60.0
+"""From a load process's start, or its last worker's joining, to the load's beginning."""
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def start_load(
-    run: Run, *, environ: Mapping[str, str] | None = None, locustfile: Path | None = None
+    run: Run,
+    *,
+    workers: Workers = ALONE,
+    environ: Mapping[str, str] | None = None,
+    locustfile: Path | None = None,
 ) -> LoadProcess:
     """Starts the replay of ``run``'s plan against its manifest's target.
 
@@ -150,13 +215,13 @@ def start_load(
     Raises:
         ClusterEvalError: the shipped locustfile is missing.
     """
-    file = locustfile or scenarios_dir() / "locustfile.py"
     given = dict(os.environ if environ is None else environ)
     # A LOCUST_… left in somebody's shell would change what is measured.
     env = {name: value for name, value in given.items() if not name.startswith("LOCUST_")}
     env |= {RUN: str(run.folder.resolve()), PARENT_PID: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     options = ["--headless", "--users", "1", "--spawn-rate", "1", "--only-summary"]
-    command = [sys.executable, "-m", "locust", "-f", str(file), *options, "--loglevel", "WARNING"]
+    options += workers.options()
+    command = [*_locust(locustfile), *options]
     process = subprocess.Popen(
         command,
         env=env,
@@ -168,7 +233,23 @@ def start_load(
     return LoadProcess(process, run)
 
 
-def await_start(load: LoadProcess, timeout_s: float = 60.0) -> float:
+def worker_command(host: str, port: int, processes: int = 1) -> list[str]:
+    """Command line of workers of a master elsewhere.
+
+    Raises:
+        ClusterEvalError: the shipped locustfile is missing.
+    """
+    several = ["--processes", str(processes)] if processes > 1 else []
+    at = ["--master-host", host, "--master-port", str(port)]
+    return [*_locust(None), "--headless", "--worker", *at, *several]
+
+
+def _locust(file: Path | None) -> list[str]:
+    shipped = file or scenarios_dir() / "locustfile.py"
+    return [sys.executable, "-m", "locust", "-f", str(shipped), "--loglevel", "WARNING"]
+
+
+def await_start(load: LoadProcess, timeout_s: float = START_S) -> float:
     """Waits until the load has begun; returns ``t0_unix_s``.
 
     Raises:

@@ -1,217 +1,49 @@
-"""The replay inside Locust: the only importer of Locust and gevent.
+"""The replay inside Locust: the only importer of Locust.
 
 One Locust user runs the whole replay: one scheduler greenlet, and one greenlet per arrival.
 Locust's own pacing is not used: it is bounded by the number of users, which closes the loop.
+Under Locust's master no user runs anything: each worker plays its share of the plan.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import json
+import functools
 import logging
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import gevent
-import locust
-from gevent.event import Event
 from gevent.lock import BoundedSemaphore
-from gevent.pool import Group
-from locust import User, task
+from locust import User, events, task
 from locust.env import Environment
 from locust.exception import StopUser
+from locust.runners import MasterRunner, WorkerRunner
 
-from clustereval.core.errors import ClusterEvalError, ExitCode, RunFolderError, ScenarioError
-from clustereval.core.padding import Padder
+from clustereval.core.errors import ClusterEvalError, ExitCode, InvalidRunError
 from clustereval.load import standalone
-from clustereval.load.client import ChatClient
-from clustereval.load.progress import RAW_LOAD, RAW_PROGRESS, RAW_START, SelfWatch, Tally, quantiles
-from clustereval.load.recorder import Recorder
-from clustereval.load.replay import Replay
-from clustereval.load.request_writer import RequestWriter
-from clustereval.load.rows import INTERRUPTED, Arrival, Cancelled, Row, arrivals_of
-from clustereval.load.transport import Origin
-from clustereval.rundir import RAW_RESPONSES, Run
-
-_LEAD_S = 0.3
-"""From everything being ready to t0, so that an arrival due at 0 is not late."""
-_GRACE_S = 2.0
-_PROGRESS_S = 0.5
+from clustereval.load.rows import INTERRUPTED, Arrival, Row
+from clustereval.load.session import PROGRESS_S, Part, Session, Show
+from clustereval.load.workers.bridge import Conducted, serve_master
+from clustereval.rundir import Run
 
 logger = logging.getLogger(__name__)
 
 
-class _Exit(Cancelled, gevent.GreenletExit):
-    """Both ours and gevent's, which then does not report it as a crash."""
+def _shower(environment: Environment, settings: Mapping[str, str]) -> Show | None:
+    """Who shows rows to Locust; null where nobody would look.
 
-
-class GeventClock:
-    """Seconds since :meth:`start`'s moment: ``time.perf_counter``, mapped to unix time once."""
-
-    def __init__(self) -> None:
-        self._t0 = time.perf_counter()
-        self.t0_unix_s = time.time()
-
-    def start(self, lead_s: float) -> None:
-        """Puts zero ``lead_s`` from now."""
-        self._t0, self.t0_unix_s = time.perf_counter() + lead_s, time.time() + lead_s
-
-    def now(self) -> float:
-        return time.perf_counter() - self._t0
-
-    def sleep_until(self, t_s: float) -> None:
-        gevent.sleep(max(t_s - self.now(), 0.0))
-
-
-class GeventTasks:
-    """One greenlet per task."""
-
-    def __init__(self) -> None:
-        self._group = Group()
-
-    def spawn(self, task: Callable[[], None]) -> None:
-        self._group.spawn(task)
-
-    def cancel_all(self) -> None:
-        self._group.kill(exception=_Exit, block=False)
-
-
-class Session:
-    """One replay of one run's plan, with everything that is written while it goes on.
-
-    Raises:
-        ClusterEvalError: the run cannot be replayed: says why, before anything is sent.
+    Its statistics cost as much as a short request does. ``clustereval run`` has a display of its
+    own, so there they are fed only where something else listens.
     """
-
-    def __init__(self, run: Run, environment: Environment):
-        self.run = run
-        self.finished = Event()
-        """Set when everything has been written and the exit code is known."""
-        self.stopped_by_locust = False
-        self._environment = environment
-        manifest = run.manifest
-        request = manifest.scenario.request
-        arrivals = arrivals_of(run.plan)
-        if manifest.padding is None and any(arrival.wish for arrival in arrivals):
-            raise ScenarioError(
-                "the scenario replays a trace's prompt lengths, and no target was calibrated",
-                expected="a run that `clustereval run` made: it measures the target's tokens first",
-                change="use `clustereval run`, or `lengths: false` in the trace's phase",
-            )
-        self._clock = GeventClock()
-        origin = Origin(manifest.target.url, self._clock.now)
-        origin.resolve()
-        write = RequestWriter(
-            origin.target("/chat/completions"),
-            origin.authority,
-            model=manifest.target.model,
-            request=request,
-            tenants=manifest.scenario.tenants,
-            prompts=run.prompts,
-            api_key_env=manifest.target.api_key_env,
-            padder=Padder.of(manifest.seed, manifest.padding),
-        )
-        self._tally = Tally(len(arrivals), arrivals[-1].due_s if arrivals else 0.0)
-        self._recorder = Recorder(run.path(RAW_RESPONSES))
-        self._phase = arrivals[0].phase if arrivals else None
-        self.replay = Replay(
-            arrivals,
-            clock=self._clock,
-            tasks=GeventTasks(),
-            send=ChatClient(origin, write, request, self._clock.now).send,
-            record=self._record,
-            limits=request,
-        )
-
-    @property
-    def t0_unix_s(self) -> float:
-        return self._clock.t0_unix_s
-
-    def play(self) -> None:
-        """Runs the replay to its end.
-
-        Raises:
-            InvalidRunError: a response could not be written.
-        """
-        # Prompts and plan live as long as the process: a collector that never looks at them
-        # again pauses the loop for less.
-        gc.collect()
-        gc.freeze()
-        self._put_progress()
-        self._clock.start(_LEAD_S)
-        self._watch = SelfWatch(time.process_time, self._clock.now)
-        start = {"t0_unix_s": self.t0_unix_s, "pid": os.getpid()}
-        self.run.write_text(RAW_START, json.dumps(start))
-        helpers = Group()
-        helpers.spawn(self._watch_loop)
-        helpers.spawn(self._write_progress)
-        try:
-            self.replay.run()
-        finally:
-            helpers.kill()
-            self._recorder.close()
-            self._end()
-
-    def stop(self) -> None:
-        """Ends the replay early; returns when everything has been written."""
-        self.replay.stop(_GRACE_S)
-        self.finished.wait(_GRACE_S + 10)
-
-    def account(self) -> dict[str, Any]:
-        """What ``raw/load.json`` holds."""
-        return {
-            **self._tally.counts(),
-            "interrupted": self.replay.stopped,
-            "elapsed_s": round(self._clock.now(), 3),
-            "scheduler_lag_s": quantiles(self.replay.lags_s),
-            **self._watch.account(),
-            "max_in_flight": self.replay.max_in_flight,
-            "client_faults": len(self.replay.faults),
-            "recorded": self._recorder.count,
-            "versions": {"locust": locust.__version__, "gevent": gevent.__version__},
-        }
-
-    def _end(self) -> None:
-        for fault in self.replay.faults[:1]:
-            logger.error("a fault of clustereval itself, the first of %d:", 1, exc_info=fault)
-        try:
-            self._put_progress()
-            self.run.write_text(RAW_LOAD, json.dumps(self.account(), indent=2))
-        except RunFolderError as error:  # a full disk: the recorder has said so already
-            logger.error("%s", error)
-
-    def _record(self, arrival: Arrival, row: Row) -> None:
-        self._phase = arrival.phase
-        self._tally.add(arrival.due_s, row)
-        try:
-            self._recorder.append(row)
-        finally:
-            _show(self._environment, arrival, row)
-
-    def _write_progress(self) -> None:
-        while True:
-            try:
-                self._put_progress()
-            except RunFolderError as error:
-                logger.warning("%s", error)
-            gevent.sleep(_PROGRESS_S)
-
-    def _put_progress(self) -> None:
-        now_s, in_flight = max(self._clock.now(), 0.0), self.replay.in_flight
-        progress = self._tally.progress(now_s, in_flight, self._phase)
-        self.run.write_text(RAW_PROGRESS, progress.model_dump_json())
-
-    def _watch_loop(self) -> None:
-        while True:
-            asked_s = self._clock.now() + SelfWatch.INTERVAL_S
-            self._clock.sleep_until(asked_s)
-            self._watch.woke(asked_s)
+    listeners = len(environment.events.request._handlers)
+    if settings.get(standalone.PARENT_PID) and environment.web_ui is None and listeners <= 1:
+        return None
+    return functools.partial(_show, environment)
 
 
 def _show(environment: Environment, arrival: Arrival, row: Row) -> None:
@@ -253,24 +85,80 @@ def replay_user(environ: Mapping[str, str], default_scenario: Path) -> type[User
 
         @task
         def replay(self) -> None:
-            if busy.acquire(blocking=False):
-                # In a greenlet of its own: Locust kills its users' without waiting for their rows.
-                play = gevent.spawn(_replay, self.environment, self.host, settings)
-                play.link(lambda _: busy.release())
-                play.join()
+            worker = isinstance(self.environment.runner, WorkerRunner)
+            if not worker and busy.acquire(blocking=False):
+                begin(self.environment, self.host).join()
             raise StopUser
 
+    def begin(environment: Environment, host: str | None) -> gevent.Greenlet:
+        # In a greenlet of its own: Locust kills its users' without waiting for their rows.
+        play = gevent.spawn(_replay, environment, host, settings)
+        play.link(lambda _: busy.release())
+        return play
+
+    def on_init(environment: Environment, **_: Any) -> None:
+        runner = environment.runner
+        if isinstance(runner, WorkerRunner):
+            _serve(environment, child=bool(settings.get(standalone.PARENT_PID)))
+        elif isinstance(runner, MasterRunner):
+            environment.events.test_start.add_listener(on_test_start)
+            gevent.spawn(_await_workers, environment, settings)
+
+    def on_test_start(environment: Environment, **_: Any) -> None:
+        if busy.acquire(blocking=False):
+            begin(environment, environment.host)
+
+    events.init.add_listener(on_init)
     return ReplayUser
+
+
+def _serve(environment: Environment, child: bool) -> None:
+    """Makes a worker of Locust's one of ours."""
+
+    def quit_with(code: int | None) -> None:
+        environment.process_exit_code = code
+        environment.runner.quit()
+
+    serve_master(environment.runner, functools.partial(_show, environment), quit_with, child)
+
+
+def _await_workers(environment: Environment, settings: Mapping[str, str]) -> None:
+    """Says who is missing before Locust gives up on them, which it does without a number."""
+    options, clients = environment.parsed_options, environment.runner.clients
+    if options is None or not options.expect_workers_max_wait:
+        return
+    gevent.sleep(options.expect_workers_max_wait)
+    if len(clients.all) < options.expect_workers:
+        error = InvalidRunError(
+            f"{len(clients.all)} of {options.expect_workers} workers connected within"
+            f" {options.expect_workers_max_wait:g} s, so nothing was sent",
+            expected=f"all of them, at port {options.master_bind_port}",
+            change="start each with `clustereval worker HOST:PORT`; see docs/load.md",
+        )
+        print(standalone.told(error, settings), file=sys.stderr, flush=True)
+
+
+def _session(
+    run: Run, environment: Environment, settings: Mapping[str, str]
+) -> Session | Conducted:
+    """What plays ``run``: this process, or the workers of this master."""
+    given = settings.get(standalone.AT_ONCE)
+    at_once = int(given) if given else None
+    show = _shower(environment, settings)
+    runner = environment.runner
+    if isinstance(runner, MasterRunner):
+        return Conducted(run, runner, show=show is not None, at_once=at_once)
+    return Session(run, show, Part(at_once=at_once))
 
 
 def _replay(environment: Environment, host: str | None, settings: Mapping[str, str]) -> None:
     """Makes or opens the run, plays it, and ends the test with the right exit code."""
     code: int = ExitCode.PASS
-    session: Session | None = None
+    session: Session | Conducted | None = None
     try:
         given = settings.get(standalone.RUN)
         run = Run.open(given) if given else standalone.make_run(settings, host)
-        session = Session(run, environment)
+        session = _session(run, environment, settings)
         with _heard(environment, session, settings.get(standalone.PARENT_PID)):
             try:
                 session.play()
@@ -279,11 +167,11 @@ def _replay(environment: Environment, host: str | None, settings: Mapping[str, s
                     standalone.close_run(
                         run,
                         t0_unix_s=session.t0_unix_s,
-                        interrupted=session.replay.stopped,
+                        interrupted=session.stopped,
                         load=session.account(),
                     )
                     logger.warning("the run is in %s", run.folder)
-        code = ExitCode.INTERRUPTED if session.replay.stopped else ExitCode.PASS
+        code = ExitCode.INTERRUPTED if session.stopped else ExitCode.PASS
     except ClusterEvalError as error:
         print(standalone.told(error, settings), file=sys.stderr, flush=True)
         code = error.exit_code
@@ -303,12 +191,20 @@ def _replay(environment: Environment, host: str | None, settings: Mapping[str, s
 
 
 @contextlib.contextmanager
-def _heard(environment: Environment, session: Session, parent: str | None) -> Iterator[None]:
+def _heard(
+    environment: Environment, session: Session | Conducted, parent: str | None
+) -> Iterator[None]:
     """While it lasts, whatever stops the test ends the session properly."""
 
     def on_locust(**_: Any) -> None:
         session.stopped_by_locust = True
         session.stop()
+
+    def on_stopping(**_: Any) -> None:
+        runner = environment.runner
+        if isinstance(runner, MasterRunner) and runner.worker_count == 0:
+            return  # all were silent for a moment: who is lost is not Locust's to say
+        on_locust()
 
     def on_sigint() -> None:
         session.stop()
@@ -319,14 +215,17 @@ def _heard(environment: Environment, session: Session, parent: str | None) -> It
     def watch_parent() -> None:
         # Not PR_SET_PDEATHSIG: that fires when the *thread* that started us ends.
         while os.getppid() == int(parent or 0):
-            gevent.sleep(_PROGRESS_S)
+            gevent.sleep(PROGRESS_S)
         logger.error("the process that started this load is gone: stopping")
         session.stop()
 
     # `test_stopping` is fired by every way to stop users, `quitting` by signals as well.
-    hooks = (environment.events.test_stopping, environment.events.quitting)
-    for hook in hooks:
-        hook.add_listener(on_locust)
+    hooks = (
+        (environment.events.test_stopping, on_stopping),
+        (environment.events.quitting, on_locust),
+    )
+    for hook, listener in hooks:
+        hook.add_listener(listener)
     # Else KeyboardInterrupt is raised in whichever greenlet happens to run.
     previous = signal.getsignal(signal.SIGINT)
     interrupt = gevent.signal_handler(signal.SIGINT, on_sigint)
@@ -334,8 +233,8 @@ def _heard(environment: Environment, session: Session, parent: str | None) -> It
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove_listener(on_locust)
+        for hook, listener in hooks:
+            hook.remove_listener(listener)
         interrupt.cancel()
         signal.signal(signal.SIGINT, previous)  # libev leaves the system's default behind
         if watcher is not None:

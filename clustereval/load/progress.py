@@ -1,21 +1,17 @@
-"""How a load is going, and what the load generator says of itself. Pure but for reading a file.
-
-A load generator that was too slow measures itself: its own lateness, the lag of its event loop and
-its share of a core are recorded with every run, so that such a run can be told and refused.
-"""
+"""How a load is going, and the files that say so. Pure but for reading them."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clustereval.core.columns import OUTCOMES
+from clustereval.load.histogram import Histogram
 from clustereval.load.rows import Row
 
 RAW_PROGRESS: Final = "raw/progress.json"
@@ -47,6 +43,49 @@ class Progress(BaseModel):
         return sum(self.outcomes.values())
 
 
+class Standing(BaseModel):
+    """One moment of one load process: as :class:`Progress`, but so that several can be added."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    elapsed_s: float
+    end_due_s: float
+    planned: int
+    outcomes: dict[str, int]
+    in_flight: int
+    phase: str | None
+    ttfts: dict[int, int]
+    """Buckets of a :class:`Histogram`: TTFT from due, of what ended in the last 10 s."""
+    ttft_highest_s: float
+
+    def progress(self) -> Progress:
+        """As it is shown."""
+        recent = Histogram.of(self.ttfts, self.ttft_highest_s)
+        shared = self.model_dump(exclude={"ttfts", "ttft_highest_s"})
+        quantiles = {"ttft_p50_s": recent.quantile(0.5), "ttft_p99_s": recent.quantile(0.99)}
+        return Progress(**shared, **quantiles)
+
+
+def together(standings: Sequence[Standing]) -> Standing:
+    """What several load processes of one plan come to; at least one."""
+    outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+    ttfts: Counter[int] = Counter()
+    for standing in standings:
+        outcomes.update(standing.outcomes)
+        ttfts.update(standing.ttfts)
+    furthest = max(standings, key=lambda standing: standing.elapsed_s)
+    return Standing(
+        elapsed_s=furthest.elapsed_s,
+        end_due_s=max(standing.end_due_s for standing in standings),
+        planned=sum(standing.planned for standing in standings),
+        outcomes=dict(outcomes),
+        in_flight=sum(standing.in_flight for standing in standings),
+        phase=furthest.phase,
+        ttfts=dict(ttfts),
+        ttft_highest_s=max(standing.ttft_highest_s for standing in standings),
+    )
+
+
 def read_progress(path: Path) -> Progress | None:
     """What the load process wrote last; null before it has."""
     try:
@@ -63,31 +102,41 @@ class Tally:
         self._end_due_s = end_due_s
         self._outcomes = Counter(dict.fromkeys(OUTCOMES, 0))
         self._errors: Counter[str] = Counter()
-        self._recent: deque[tuple[float, float]] = deque()
+        self._resent = 0
+        self._recent: deque[tuple[int, Histogram]] = deque()
+        """TTFT of what ended in each second."""
 
     def add(self, due_s: float, row: Row) -> None:
         """Counts the row of an arrival that was due at ``due_s``."""
         self._outcomes[row["outcome"]] += 1
         if row["error_type"] is not None:
             self._errors[row["error_type"]] += 1
+        self._resent += row["resent_s"] is not None
         if row["first_token_s"] is not None:
-            self._recent.append((row["end_s"], row["first_token_s"] - due_s))
+            second = int(row["end_s"])
+            if not self._recent or self._recent[-1][0] < second:
+                self._recent.append((second, Histogram()))
+                self._forget(second)
+            self._recent[-1][1].add(row["first_token_s"] - due_s)
 
     def progress(self, now_s: float, in_flight: int, phase: str | None) -> Progress:
         """The state at ``now_s``."""
-        while self._recent and self._recent[0][0] < now_s - _WINDOW_S:
-            self._recent.popleft()
-        ttfts = [ttft for _, ttft in self._recent]
-        p50, p99 = np.quantile(ttfts, [0.5, 0.99]) if ttfts else (None, None)
-        return Progress(
+        return self.standing(now_s, in_flight, phase).progress()
+
+    def standing(self, now_s: float, in_flight: int, phase: str | None) -> Standing:
+        """The state at ``now_s``, to be added to those of other processes."""
+        self._forget(now_s)
+        recent = Histogram()
+        recent.update(histogram for _, histogram in self._recent)
+        return Standing(
             elapsed_s=round(now_s, 3),
             end_due_s=self._end_due_s,
             planned=self._planned,
             outcomes=dict(self._outcomes),
             in_flight=in_flight,
             phase=phase,
-            ttft_p50_s=None if p50 is None else float(p50),
-            ttft_p99_s=None if p99 is None else float(p99),
+            ttfts=dict(recent.counts),
+            ttft_highest_s=recent.highest_s,
         )
 
     def counts(self) -> dict[str, Any]:
@@ -96,56 +145,12 @@ class Tally:
             "planned": self._planned,
             "outcomes": dict(self._outcomes),
             "error_types": dict(sorted(self._errors.items())),
+            "resent": self._resent,
         }
 
-
-class SelfWatch:
-    """Samples the event loop's lag and the process's use of a core.
-
-    Args:
-        cpu_s: CPU seconds of this process so far.
-        now: monotonic seconds.
-    """
-
-    INTERVAL_S: Final = 0.05
-    _WINDOW_S: Final = 1.0
-
-    def __init__(self, cpu_s: Callable[[], float], now: Callable[[], float]):
-        self._cpu_s, self._now = cpu_s, now
-        self._start = self._window = (now(), cpu_s())
-        self._highest_ratio: float | None = None
-        self._lags_s: list[float] = []
-
-    def woke(self, asked_s: float) -> None:
-        """To be called after each sleep that was to end at ``asked_s``."""
-        now, cpu = self._now(), self._cpu_s()
-        self._lags_s.append(max(now - asked_s, 0.0))
-        since, used = self._window
-        if now - since >= self._WINDOW_S:
-            ratio = (cpu - used) / (now - since)
-            self._highest_ratio = max(self._highest_ratio or 0.0, ratio)
-            self._window = (now, cpu)
-
-    def account(self) -> dict[str, Any]:
-        """``loop_lag_s`` quantiles, ``cpu_ratio`` (of one core, mean) and its highest second."""
-        since, used = self._start
-        elapsed = self._now() - since
-        return {
-            "loop_lag_s": quantiles(self._lags_s),
-            "cpu_ratio": round((self._cpu_s() - used) / elapsed, 4) if elapsed > 0 else None,
-            "cpu_ratio_highest_s": None
-            if self._highest_ratio is None
-            else round(self._highest_ratio, 4),
-        }
-
-
-def quantiles(values: Sequence[float]) -> dict[str, float] | None:
-    """p50, p90, p99 and maximum; null where there are no values."""
-    if not values:
-        return None
-    p50, p90, p99, highest = np.quantile(values, [0.5, 0.9, 0.99, 1.0])
-    named = {"p50": p50, "p90": p90, "p99": p99, "max": highest}
-    return {name: round(float(value), 6) for name, value in named.items()}
+    def _forget(self, now_s: float) -> None:
+        while self._recent and self._recent[0][0] < now_s - _WINDOW_S:
+            self._recent.popleft()
 
 
 def read_account(path: Path) -> dict[str, Any] | None:

@@ -1,20 +1,26 @@
 """The open loop: each request is sent when it is due, whatever the earlier ones do.
 
+Later turns of a conversation are due when their user has read the answer before: users arrive by an
+open process, and then each is a loop of their own.
+
 It knows neither Locust nor gevent, only a clock and something that runs a function beside it, so
 that the same code is tested in virtual time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from clustereval.core.scenario import Request
+from clustereval.load.histogram import Histogram
 from clustereval.load.rows import INTERRUPTED, Arrival, Cancelled, Row, dropped
+from clustereval.load.turns import Turn, Turns
 
 _LOOK_S = 0.1
 """How often a waiting replay looks whether it has been stopped."""
 _GIVEN_UP = "given up: the run was stopped"
+_NOT_SENT = "not sent: the run was stopped"
 
 
 class Clock(Protocol):
@@ -47,13 +53,14 @@ class Replay:
     """Sends a list of arrivals once. Every arrival is recorded exactly once.
 
     Args:
-        arrivals: in order of their due time.
+        arrivals: in order of their due time (of a later turn of a conversation: its earliest);
+            taken one by one, as they become due.
         limits: ``deadline_s`` and ``max_in_flight``.
     """
 
     def __init__(
         self,
-        arrivals: Sequence[Arrival],
+        arrivals: Iterable[Arrival],
         *,
         clock: Clock,
         tasks: Tasks,
@@ -61,20 +68,24 @@ class Replay:
         record: Record,
         limits: Request,
     ):
-        self._arrivals = arrivals
+        self._arrivals = iter(arrivals)
+        self._next = next(self._arrivals, None)
         self._clock = clock
         self._tasks = tasks
         self._send = send
         self._record = record
         self._limits = limits
-        self._next = 0
         self._open: dict[str, Arrival] = {}
+        self._turns = Turns()
+        self._thinking: dict[str, Arrival] = {}
+        """Turns that are due at a known moment, for which a task waits."""
+        self._over = False
         self._broken: Exception | None = None
         self._grace_s = 0.0
         self.stopped = False
         self.max_in_flight = 0
-        self.lags_s: list[float] = []
-        """How late the scheduler came to each arrival, in seconds."""
+        self.lags = Histogram()
+        """How late the scheduler came to each arrival."""
         self.faults: list[Exception] = []
         """What the sender raised though it never should: our own mistakes."""
 
@@ -85,7 +96,7 @@ class Replay:
     @property
     def next_arrival(self) -> Arrival | None:
         """The arrival that is due next, or null when all have been."""
-        return self._arrivals[self._next] if self._next < len(self._arrivals) else None
+        return self._next
 
     def run(self) -> None:
         """Returns when every arrival has been sent or dropped, and every request has ended.
@@ -98,12 +109,17 @@ class Replay:
             self._clock.sleep_until(wake_s)
             if wake_s < arrival.due_s or self._ends():
                 continue
-            self._next += 1
-            self._dispatch(arrival)
-        while self._open and not self._ends():
+            self._next = next(self._arrivals, None)
+            if arrival.think_s is None:
+                self._dispatch(arrival)
+            else:
+                self._await(self._turns.reached(arrival))
+        while (self._open or self._thinking) and not self._ends():
             self._clock.sleep_until(self._clock.now() + _LOOK_S / 2)
         if self._ends():
             self._wind_down()
+        for arrival in self._turns.give_up():
+            self._drop(arrival, "client_fault", "not sent: the turn before it is not in the plan")
         if self._broken is not None:
             raise self._broken
 
@@ -127,13 +143,18 @@ class Replay:
             self._tasks.cancel_all()
             self._wait(1.0)
         # A task that was cancelled before it began, or that does not end, has recorded nothing.
-        stuck, unsent = list(self._open.values()), self._arrivals[self._next :]
+        stuck = list(self._open.values())
+        turns = [*self._thinking.values(), *self._turns.give_up()]
+        self._over = True
         self._open.clear()
-        self._next = len(self._arrivals)
+        self._thinking.clear()
         for arrival in stuck:
             self._drop(arrival, INTERRUPTED, _GIVEN_UP)
-        for arrival in unsent:
-            self._drop(arrival, INTERRUPTED, "not sent: the run was stopped")
+        for arrival in turns:
+            self._drop(arrival, INTERRUPTED, _NOT_SENT)
+        while (unsent := self._next) is not None:
+            self._next = next(self._arrivals, None)
+            self._drop(unsent, INTERRUPTED, _NOT_SENT)
 
     def _wait(self, limit_s: float) -> None:
         end_s = self._clock.now() + limit_s
@@ -142,7 +163,7 @@ class Replay:
 
     def _dispatch(self, arrival: Arrival) -> None:
         lag_s = self._clock.now() - arrival.due_s
-        self.lags_s.append(lag_s)
+        self.lags.add(lag_s)
         if lag_s > self._limits.deadline_s:
             limit = f"{lag_s:.3f} s late, deadline_s is {self._limits.deadline_s:g}"
             self._drop(arrival, "deadline", limit)
@@ -154,6 +175,26 @@ class Replay:
             self._open[arrival.request_id] = arrival
             self.max_in_flight = max(self.max_in_flight, others + 1)
             self._tasks.spawn(lambda: self._one(arrival, others))
+
+    def _await(self, turn: Turn | None) -> None:
+        """Sends a later turn when it is due; drops it where the one before got no answer."""
+        if turn is None:
+            return
+        arrival = turn.arrival
+        if turn.refused is not None:
+            self._drop(arrival, *turn.refused)
+        else:
+            self._thinking[arrival.request_id] = arrival
+            # By a task of its own: the scheduler may be asleep until something later than this.
+            self._tasks.spawn(lambda: self._think(arrival))
+
+    def _think(self, arrival: Arrival) -> None:
+        try:
+            self._clock.sleep_until(arrival.due_s)
+        except Cancelled:
+            return  # winding down records it
+        if not self._ends() and self._thinking.pop(arrival.request_id, None) is not None:
+            self._dispatch(arrival)
 
     def _one(self, arrival: Arrival, others: int) -> None:
         try:
@@ -174,7 +215,15 @@ class Replay:
         return dropped(arrival, error_type, detail, self._clock.now(), others)
 
     def _keep(self, arrival: Arrival, row: Row) -> None:
+        turn = self._put(arrival, row)
+        while turn is not None and turn.refused is not None:
+            turn = self._put(turn.arrival, self._row(turn.arrival, *turn.refused, len(self._open)))
+        self._await(turn)
+
+    def _put(self, arrival: Arrival, row: Row) -> Turn | None:
+        """Records a row; returns the turn that can now be told of, if there is one."""
         try:
             self._record(arrival, row)
         except Exception as error:
             self._broken = self._broken or error
+        return None if self._over else self._turns.ended(arrival, row)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from clustereval.core import wire
 from clustereval.core.api_keys import api_key
 from clustereval.core.errors import ScenarioError
-from clustereval.core.padding import Padder, Wish, unchanged
-from clustereval.core.prompts import PromptLibrary
+from clustereval.core.padding import Padder, unchanged
+from clustereval.core.prompts import Message, PromptLibrary
 from clustereval.core.scenario import Request, Tenant
 from clustereval.load.rows import Arrival
 
@@ -56,6 +56,8 @@ class RequestWriter:
         target: request target, e.g. ``/v1/chat/completions``.
         authority: value of ``Host``.
         api_key_env: name of the variable with the target's key; a tenant's own goes first.
+        headers: what each request says beside, to a proxy on the way.
+        secrets: of that proxy, to be kept out of the rows as the keys are.
         padder: makes the prompts of arrivals that wish for a length.
 
     Raises:
@@ -72,31 +74,38 @@ class RequestWriter:
         tenants: Iterable[Tenant],
         prompts: PromptLibrary,
         api_key_env: str | None,
+        headers: Mapping[str, str] | None = None,
+        secrets: Iterable[str] = (),
         padder: Padder | None = None,
     ):
         self._model = model
         self._request = request
         self._prompts = prompts
+        keys: list[str] = [*secrets]
         self._padder = padder
-        keys: list[str] = []
         self._heads: dict[str, str] = {}
         for tenant in tenants:
             key = api_key(tenant.api_key_env or api_key_env)
             secret = {name: api_key(v) or "" for name, v in tenant.headers_env.items()}
             keys += [*([] if key is None else [key]), *secret.values()]
             own = {name.lower(): value for name, value in {**tenant.headers, **secret}.items()}
+            own |= headers or {}
             self._heads[tenant.name] = _static_head(
                 target, authority, tenant.name, own, key, request.stream
             )
         self.redact = Redactor(keys)
         # Prompts recur; making each body once keeps the sender's own delay out of the numbers.
-        # Padded ones do not recur, and each may be a megabyte: they are not kept.
+        # Padded ones do not recur, and each may be a megabyte: they are not kept. Nor are those
+        # that hold what a model has said in a conversation.
         self._known_body = functools.lru_cache(maxsize=4096)(self._make_body)
 
     def __call__(self, arrival: Arrival) -> tuple[bytes, bytes]:
         """Head (with the blank line) and body."""
-        make = self._known_body if arrival.wish is None else self._make_body
-        body = make(arrival.prompt_id, arrival.max_tokens, arrival.min_tokens, arrival.wish)
+        own = (arrival.model or self._model, arrival.max_tokens, arrival.min_tokens)
+        if arrival.wish is None and not arrival.said:
+            body = self._known_body(arrival.prompt_id, *own)
+        else:
+            body = self._make_body(arrival.prompt_id, *own, self._messages(arrival))
         trace = wire.traceparent(arrival.trace_id, arrival.span_id)
         lines = [
             self._heads[arrival.tenant],
@@ -108,34 +117,55 @@ class RequestWriter:
             lines.append(f"{wire.PIN}: {arrival.pin}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"), body
 
+    def _messages(self, arrival: Arrival) -> list[dict[str, Any]]:
+        prompt = self._prompts[arrival.prompt_id]
+        if arrival.wish is None:
+            return with_answers(prompt.messages, arrival.said)
+        assert self._padder is not None  # no replay begins without one: see session
+        return self._padder.messages(prompt, arrival.wish)
+
     def _make_body(
-        self, prompt_id: str, max_tokens: int | None, min_tokens: int | None, wish: Wish | None
+        self,
+        prompt_id: str,
+        model: str,
+        max_tokens: int | None,
+        min_tokens: int | None,
+        messages: list[dict[str, Any]] | None = None,
     ) -> bytes:
         prompt, request = self._prompts[prompt_id], self._request
-        if wish is None:
-            messages = unchanged(prompt)
-        else:
-            assert self._padder is not None  # no replay begins without one: see locust_engine
-            messages = self._padder.messages(prompt, wish)
         body: dict[str, Any] = {
-            "model": self._model,
-            "messages": messages,
+            "model": model,
+            "messages": unchanged(prompt) if messages is None else messages,
             "max_tokens": max_tokens or prompt.max_tokens or request.max_tokens,
             "temperature": request.temperature,
             "stream": request.stream,
         }
         if request.stream:
             body["stream_options"] = {"include_usage": True}
-        optional = {
+        optional: dict[str, Any] = {
             "seed": request.seed,
             "tools": prompt.tools,
             "response_format": prompt.response_format,
         }
+        logprobs = request.logprobs if prompt.logprobs is None else prompt.logprobs
+        if logprobs is not None:
+            optional |= {"logprobs": True, "top_logprobs": logprobs or None}
         if min_tokens is not None:
             # Not OpenAI's: vLLM and SGLang take them.
             body.update(min_tokens=min_tokens, ignore_eos=True)
         body.update({name: value for name, value in optional.items() if value is not None})
         return json.dumps(body).encode("ascii")
+
+
+def with_answers(messages: Sequence[Message], said: Sequence[str]) -> list[dict[str, Any]]:
+    """The messages with ``said`` in place of the first assistant messages, one for one."""
+    answers = iter(said)
+    return [
+        {"role": m.role, "content": next(answers, m.content)}
+        if m.role == "assistant"
+        else m.model_dump()
+        for m in messages
+    ]
 
 
 def _static_head(

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
+import pyarrow as pa
 
-from clustereval.core.columns import RESPONSE_FIELDS
+from clustereval.core.columns import PLAN, RESPONSE_FIELDS
 from clustereval.core.looks import STOPPED_EARLY
 from clustereval.core.padding import Wish, wish_of
+from clustereval.core.sessions import TURN_FAILED
 
 INTERRUPTED: Final = "interrupted"
 """``error_type`` of an arrival that the client gave up because the run was stopped."""
+
+WORKER_LOST: Final = "worker_lost"
+"""``error_type`` of an arrival that went to a load process which was lost."""
 
 ERROR_TYPES: Final[dict[str, str]] = {
     "http_<status>": "error: any status but 200; the body's message is in `error_detail`",
     "connect_refused": "error: nobody listens there",
     "dns": "error: no such host",
     "tls": "error: no trusted connection",
+    "proxy": "error: the proxy on the way did not let it through",
     "network": "error: any other failure of the network",
     "reset": "error: the connection ended before a response",
     "stream_cut": "error: the answer ended in the middle",
@@ -32,15 +38,18 @@ ERROR_TYPES: Final[dict[str, str]] = {
     "connect_timeout": "timeout: no connection",
     "deadline": "dropped: more than `deadline_s` late, so not sent",
     "max_in_flight": "dropped: `max_in_flight` were in flight, so not sent",
+    TURN_FAILED: "dropped: the conversation's turn before it got no answer, so not sent",
     INTERRUPTED: "dropped: the run was stopped before, or while, it was sent",
     STOPPED_EARLY: "dropped: a look decided, so the run was stopped before, or while, it was sent",
+    WORKER_LOST: "dropped: its load process died or was cut off, and nothing is known of it",
     "client_resources": "dropped: this machine is out of files, ports or memory",
     "client_fault": "dropped: a mistake of clustereval itself",
 }
 """Every ``error_type``: the outcome that goes with it, and its meaning."""
 
 Row = dict[str, Any]
-"""``request_id``, every one of ``RESPONSE_FIELDS``, and ``headers``."""
+"""``request_id``, ``due_s`` (of a later turn: when it became due), every one of
+``RESPONSE_FIELDS``, and ``headers``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +64,25 @@ class Arrival:
     tenant: str
     prompt_id: str
     pin: str | None
+    model: str | None = None
+    next_id: str | None = None
+    """Its answer is waited for by this turn: both have to be known as soon as it has ended."""
+    think_s: float | None = None
+    """A later turn: ``due_s`` is its earliest moment, until the answer before it has ended."""
+    history: str | None = None
+    cancel_after_s: float | None = None
     max_tokens: int | None = None
     min_tokens: int | None = None
     wish: Wish | None = None
     """What the prompt is padded to; null: sent as it stands."""
+    said: tuple[str, ...] = ()
+    """The model's answers to the conversation's earlier turns; for ``history`` ``answers``."""
+
+
+_SENT: Final = tuple(field.name for field in fields(Arrival) if field.name not in ("wish", "said"))
+_WISHED: Final = ("input_tokens", "prefix_blocks", "block_tokens", "content_id")
+ARRIVAL_COLUMNS: Final = (*_SENT, *_WISHED)
+"""Columns of the plan that sending needs."""
 
 
 class Cancelled(BaseException):
@@ -68,37 +92,48 @@ class Cancelled(BaseException):
 def arrivals_of(plan: pd.DataFrame) -> list[Arrival]:
     """The plan's rows in order of their due time."""
     ordered = plan.sort_values("due_s", kind="stable")
-    names = ["request_id", "trace_id", "span_id", "due_s", "phase", "tenant", "prompt_id"]
-    pins = [None if pin is None or pd.isna(pin) else str(pin) for pin in ordered.pin]
-    limits = [_whole(ordered[name]) for name in ("max_tokens", "min_tokens")]
-    columns = [*(ordered[name].tolist() for name in names), pins, *limits, _wishes(ordered)]
-    return [Arrival(*values) for values in zip(*columns, strict=True)]
+    return list(arrivals_from(PLAN.conform(ordered).select(ARRIVAL_COLUMNS)))
 
 
-def _whole(column: pd.Series) -> list[int | None]:
-    values: list[Any] = column.astype("Int64").tolist()
-    return [None if value is pd.NA else value for value in values]
+def arrivals_from(rows: pa.Table | pa.RecordBatch) -> Iterator[Arrival]:
+    """Rows of the plan as arrivals, in their order.
+
+    Args:
+        rows: with columns of ``ARRIVAL_COLUMNS``; those that are absent count as null.
+    """
+    there = set(rows.schema.names)
+    columns = {
+        name: rows.column(name).to_pylist() if name in there else [None] * rows.num_rows
+        for name in ARRIVAL_COLUMNS
+    }
+    sent = zip(*(columns[name] for name in _SENT), strict=True)
+    if columns["input_tokens"].count(None) == rows.num_rows:
+        yield from (Arrival(*values) for values in sent)
+        return
+    wished = zip(*(columns[name] for name in _WISHED), strict=True)
+    for values, wish in zip(sent, wished, strict=True):
+        arrival = Arrival(*values)
+        yield arrival if wish[0] is None else replace(arrival, wish=wish_of(_Wished(*wish)))
 
 
-def _wishes(plan: pd.DataFrame) -> list[Wish | None]:
-    if plan["input_tokens"].isna().all():
-        return [None] * len(plan)
-    names = ["input_tokens", "prefix_blocks", "block_tokens", "content_id"]
-    return [
-        None if wished is None else wish_of(row)
-        for wished, row in zip(
-            _whole(plan["input_tokens"]), plan[names].itertuples(index=False), strict=True
-        )
-    ]
+class _Wished(NamedTuple):
+    input_tokens: int
+    prefix_blocks: list[int] | None
+    block_tokens: int | None
+    content_id: str
 
 
-def make_row(arrival: Arrival, fields: Mapping[str, Any]) -> Row:
-    """A whole row: what ``fields`` does not give is null; ``headers`` is empty."""
-    row: Row = {"request_id": arrival.request_id, **dict.fromkeys(RESPONSE_FIELDS), "headers": {}}
-    unknown = set(fields) - set(row)
-    if unknown:
+_EMPTY: Final[Row] = dict.fromkeys(RESPONSE_FIELDS)
+
+
+def make_row(arrival: Arrival, told: Mapping[str, Any]) -> Row:
+    """A whole row: what ``told`` does not give is null; ``headers`` is empty."""
+    identity = {"request_id": arrival.request_id, "due_s": arrival.due_s}
+    row: Row = {**identity, **_EMPTY, "headers": {}, **told}
+    if len(row) != len(_EMPTY) + 3:
+        unknown = set(told) - set(_EMPTY) - {*identity, "headers"}
         raise ValueError(f"no such response fields: {sorted(unknown)}")
-    return {**row, **fields}
+    return row
 
 
 def dropped(arrival: Arrival, error_type: str, detail: str, now_s: float, in_flight: int) -> Row:

@@ -34,12 +34,19 @@ class SseDecoder:
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
-        self._rest = b""
+        self._rest: list[bytes] = []
+        """A line that has no end yet, as it came: joining it each time would take its square."""
+        self._rest_size = 0
         self._data: list[bytes] = []
         self._size = 0
         self._name = b""
         self._after_cr = False
         self._started = False
+
+    @property
+    def between_events(self) -> bool:
+        """Whether nothing is pending: what follows may be read without knowing what came."""
+        return not (self._rest or self._data or self._name or self._after_cr)
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Events that ``chunk`` completes.
@@ -57,24 +64,43 @@ class SseDecoder:
         self._after_cr = chunk[-1:] == b"\r"
         if b"\r" in chunk:
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        text = self._rest + chunk
+        self._rest.append(chunk)
+        self._rest_size += len(chunk)
+        if self._size + self._rest_size > self._max and b"\n" not in chunk:
+            raise EventTooLongError(f"an event of more than {self._max} bytes")
+        if self._started and b"\n" not in chunk:
+            return []
+        text = self._taken()
         if not self._started:
             if len(text) < len(_BOM) and _BOM.startswith(text):
-                self._rest = text
+                self._keep(text)
                 return []
             text = text.removeprefix(_BOM)
             self._started = True
-        *lines, self._rest = text.split(b"\n")
+        *lines, rest = text.split(b"\n")
+        self._keep(rest)
         events = [event for line in lines if (event := self._line(line)) is not None]
-        if self._size + len(self._rest) > self._max:
+        if self._size + self._rest_size > self._max:
             raise EventTooLongError(f"an event of more than {self._max} bytes")
         return events
 
+    def skip(self) -> None:
+        """To be told when the stream's first bytes, no BOM, were read without this decoder."""
+        self._started = True
+
     def close(self) -> list[Event]:
         """The event that the stream's end cut short of its blank line, if there is one."""
-        last, self._rest = self._rest, b""
+        last = self._taken()
         events = [self._line(last)] if last else []
         return [event for event in (*events, self._line(b"")) if event is not None]
+
+    def _taken(self) -> bytes:
+        whole = b"".join(self._rest)
+        self._keep(b"")
+        return whole
+
+    def _keep(self, rest: bytes) -> None:
+        self._rest, self._rest_size = [rest] if rest else [], len(rest)
 
     def _line(self, line: bytes) -> Event | None:
         if not line:

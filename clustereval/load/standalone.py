@@ -26,6 +26,8 @@ RUN: Final = "CLUSTEREVAL_RUN"
 """Folder of the run to replay; where it is set, none of the others matters."""
 PARENT_PID: Final = "CLUSTEREVAL_PARENT_PID"
 """Process that started the load: when it is gone, the load ends."""
+AT_ONCE: Final = "CLUSTEREVAL_AT_ONCE"
+"""Closes the loop, to find what a machine can send: so many requests at a time."""
 SCENARIO: Final = "CLUSTEREVAL_SCENARIO"
 MODEL: Final = "CLUSTEREVAL_MODEL"
 API_KEY_ENV: Final = "CLUSTEREVAL_API_KEY_ENV"
@@ -34,6 +36,8 @@ SEED: Final = "CLUSTEREVAL_SEED"
 REPLICAS: Final = "CLUSTEREVAL_REPLICAS"
 
 
+NEWS: Final = "news of the load: "
+"""In a printed line, what follows is for whoever started the load."""
 _ERROR_MARK: Final = "clustereval-error: "
 
 
@@ -83,7 +87,8 @@ def make_run(environ: Mapping[str, str], host: str | None) -> Run:
     loaded = load_scenario(Path(environ.get(SCENARIO) or scenarios_dir() / "prelaunch.yaml"))
     seed = _whole(environ, SEED)
     seed = loaded.scenario.seed if seed is None else seed
-    plan = make_plan(loaded, seed=seed, salt=new_salt(), replicas=_whole(environ, REPLICAS))
+    replicas = _whole(environ, REPLICAS)
+    plan = make_plan(loaded, seed=seed, salt=new_salt(), replicas=replicas, model=model)
     out = Path(environ[OUT]) if environ.get(OUT) else default_out(loaded.scenario.name)
     manifest = Manifest(
         name=out.name,

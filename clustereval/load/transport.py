@@ -13,37 +13,53 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import Final
-
-import httpx
-from geventhttpclient.response import HTTPParseError, HTTPResponse
+from typing import Final, Protocol
 
 from clustereval.core.urls import BASE_URL, split_url
+from clustereval.load.arrival_times import SocketReader
+from clustereval.load.dial import Dialer
+from clustereval.load.reply import Limits, Reply
 
-_READ_BYTES: Final = 64 * 1024
 _CONNECT_LIMIT_S: Final = 10.0
 _MAX_IDLE_S: Final = 2.0
 """Uvicorn closes idle connections after 5 s. One that is reused at that very moment would be reset,
 and the client's own doing be counted as the target's error."""
 
-
-class ProtocolError(OSError):
-    """What came back is not HTTP."""
-
-
-class CutError(OSError):
-    """The connection was closed before the message was complete."""
+_NEVER_WAITS_BYTES: Final = 16 * 1024
+"""An idle socket's buffer takes this much at once, whatever the target does: how long that took was
+this machine's doing."""
 
 
-class _Message(HTTPResponse):  # type: ignore[misc]
-    """The parser, with the body handed out piece by piece."""
+class Pump(Protocol):
+    """Carries what arrives on a connection into its reply."""
 
-    def __init__(self) -> None:
-        super().__init__(method="POST")
-        self.pieces: list[bytes] = []
+    reader: SocketReader
 
-    def _on_body(self, buf: bytes) -> None:
-        self.pieces.append(bytes(buf))
+    def run(self, connection: socket.socket, reply: Reply) -> None:
+        """Reads until ``reply.take`` says that it has something to look at.
+
+        Raises:
+            TimeoutError: ``reply.limit_s`` passed.
+            OSError: reset, or not HTTP.
+        """
+
+
+class BlockingPump:
+    """One read after another, in the caller; cooperative where Locust made sockets so."""
+
+    def __init__(self, now: Callable[[], float], reader: SocketReader | None = None):
+        self._now = now
+        self.reader = reader or SocketReader(now)
+
+    def run(self, connection: socket.socket, reply: Reply) -> None:
+        """See :class:`Pump`."""
+        while True:
+            left = reply.limit_s - self._now()
+            if left <= 0:
+                raise TimeoutError("deadline")
+            connection.settimeout(left)
+            if reply.take(self.reader.read(connection)):
+                return
 
 
 class Origin:
@@ -52,156 +68,89 @@ class Origin:
     Args:
         url: base URL, e.g. ``https://staging/v1``.
         now: a monotonic clock, in seconds.
+        pump: reads the connections.
 
     Raises:
-        TargetError: not an http or https URL, or one with credentials.
+        TargetError: not an http or https URL, or one with credentials; or the environment's proxy
+            or certificates cannot be used.
     """
 
-    def __init__(self, url: str, now: Callable[[], float] = time.perf_counter):
+    def __init__(
+        self, url: str, now: Callable[[], float] = time.perf_counter, pump: Pump | None = None
+    ):
         parts = split_url(url, "--target", BASE_URL)
-        secure = parts.scheme == "https"
         self._path = parts.path.rstrip("/")
         self.authority = parts.netloc
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if secure else 80)
-        # httpx's context, so that the load trusts what `doctor` and the judge trust.
-        self._tls = httpx.create_ssl_context() if secure else None
-        self._now = now
+        self._dial = Dialer(parts)
+        self.proxy = self._dial.proxy
+        """The proxy on the way, or null."""
+        self.headers = self._dial.headers
+        """What each request must say beside its own headers."""
+        self.now = now
+        self.pump = pump or BlockingPump(now)
         self._idle: list[tuple[float, socket.socket]] = []
 
     def target(self, path: str) -> str:
         """The request target of a path below the base URL."""
-        return f"{self._path}{path}"
+        where = f"http://{self.authority}" if self._dial.forwarded else ""
+        return f"{where}{self._path}{path}"
 
     def resolve(self) -> None:
         """Looks the host up once, so that the first request does not pay for a cold resolver."""
-        with contextlib.suppress(OSError):  # the requests themselves will tell
-            socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        self._dial.resolve()
 
-    def post(self, head: bytes, body: bytes, deadline: float) -> Reply:
-        """Sends a request and reads up to the end of the response's headers.
+    def post(self, head: bytes, body: bytes, limits: Limits, *, new: bool = False) -> Reply:
+        """Sends a request; the reply is still to come.
 
         Args:
             head: request line and headers, with the blank line.
-            deadline: on the clock of ``now``.
+            limits: of the reply, on the clock of ``now``.
+            new: on a new connection, even if there are idle ones.
 
         Raises:
-            OSError: refused, reset, no such host, TLS, or one of this module's own.
+            OSError: refused, reset, no such host, or TLS.
             TimeoutError: the deadline passed.
         """
-        connection = self._take(deadline)
+        begun_s = self.now()
+        connection, connected_s = self._take(limits.deadline_s, new)
+        request = head + body
         try:
-            connection.settimeout(self._left(deadline))
+            connection.settimeout(self._left(limits.deadline_s))
             # It may have answered and closed before it had read all: look for the answer.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                connection.sendall(head + body)
-            reply = Reply(connection, self)
-            reply.read_head(deadline)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+                connection.sendall(request)
         except BaseException:
             connection.close()
             raise
+        reply = Reply(connection, self, limits, connected_s)
+        if len(request) <= _NEVER_WAITS_BYTES:
+            reply.send_s = self.now() - (begun_s if connected_s is None else connected_s)
         return reply
 
     def give_back(self, connection: socket.socket) -> None:
-        self._idle.append((self._now(), connection))
+        self._idle.append((self.now(), connection))
 
     def close(self) -> None:
         """Closes the idle connections."""
         while self._idle:
             self._idle.pop()[1].close()
 
-    def _take(self, deadline: float) -> socket.socket:
-        while self._idle:
+    def _take(self, deadline: float, new: bool) -> tuple[socket.socket, float | None]:
+        """A connection, and when it was opened; null where it was open already."""
+        while self._idle and not new:
             since, connection = self._idle.pop()  # the one that was used last: least likely stale
-            if self._now() - since < _MAX_IDLE_S and _quiet(connection):
-                return connection
+            if self.now() - since < _MAX_IDLE_S and _quiet(connection):
+                return connection, None
             connection.close()
-        limit = min(_CONNECT_LIMIT_S, self._left(deadline))
-        connection = socket.create_connection((self._host, self._port), limit)
-        try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                return self._tls.wrap_socket(connection, server_hostname=self._host)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        connection = self._dial(min(_CONNECT_LIMIT_S, self._left(deadline)))
+        self.pump.reader.prepare(connection)
+        return connection, self.now()
 
     def _left(self, deadline: float) -> float:
-        left = deadline - self._now()
+        left = deadline - self.now()
         if left <= 0:
             raise TimeoutError("deadline")
         return left
-
-
-class Reply:
-    """A response whose headers have arrived; its body is read piece by piece."""
-
-    def __init__(self, connection: socket.socket, origin: Origin):
-        self._connection: socket.socket | None = connection
-        self._origin = origin
-        self._message = _Message()
-        self._eof = False
-
-    @property
-    def status(self) -> int:
-        return int(self._message.get_code())
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Names in lower case; values of a repeated header joined by commas."""
-        found: dict[str, str] = {}
-        for name, value in self._message.headers:
-            key = str(name).lower()
-            found[key] = f"{found[key]}, {value}" if key in found else str(value)
-        return found
-
-    def read_head(self, deadline: float) -> None:
-        while not self._message.headers_complete or self.status < 200:  # 1xx are interim
-            if not self._receive(deadline):
-                raise ConnectionResetError("closed before a response")
-
-    def read(self, deadline: float) -> bytes:
-        """The next piece of the body, as soon as there is one; empty at its end.
-
-        Raises:
-            TimeoutError: nothing arrived until ``deadline``.
-            CutError: closed before the body was complete.
-            OSError: reset, or not HTTP.
-        """
-        pieces = self._message.pieces
-        while not pieces:
-            if self._message.message_complete:
-                return b""
-            if not self._receive(deadline) and not self._message.message_complete:
-                raise CutError("closed before the end of the body")
-        data = b"".join(pieces)
-        pieces.clear()
-        return data
-
-    def close(self) -> None:
-        """Gives the connection back if the whole message was read, else closes it."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if self._eof or self._message.should_close():
-            connection.close()
-        else:
-            self._origin.give_back(connection)
-
-    def _receive(self, deadline: float) -> bool:
-        if self._connection is None:
-            raise CutError("closed by the client")
-        self._connection.settimeout(self._origin._left(deadline))
-        data = self._connection.recv(_READ_BYTES)
-        self._eof = not data
-        try:
-            self._message.feed(data)  # empty: tells the parser of the end
-        except HTTPParseError as error:
-            if not data:
-                return False
-            raise ProtocolError(f"not HTTP: {error or data[:40]!r}") from None
-        return bool(data)
 
 
 def _quiet(connection: socket.socket) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin, urlsplit
 from uuid import uuid4
 
@@ -12,8 +12,11 @@ import httpx
 
 from clustereval.core import wire
 from clustereval.core.errors import TargetError
+from clustereval.core.proxies import proxy_for
+from clustereval.core.trust import untrusted
 from clustereval.core.urls import BASE_URL, split_url
 from clustereval.observe.chat import Answer, chat
+from clustereval.observe.http import http_client
 
 
 def open_client(url: str, key: str | None, timeout_s: float) -> httpx.Client:
@@ -23,9 +26,14 @@ def open_client(url: str, key: str | None, timeout_s: float) -> httpx.Client:
         TargetError: ``url`` is none, or holds credentials.
     """
     split_url(url, "--target", BASE_URL)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    # Redirects are not followed: the key must not go to another host.
-    return httpx.Client(headers=headers, timeout=timeout_s, follow_redirects=False)
+    return http_client(url, timeout_s, {"Authorization": f"Bearer {key}"} if key else {})
+
+
+class Models(NamedTuple):
+    """What a target lists: all ids, and which of them are LoRA adapters."""
+
+    ids: list[str]
+    adapters: frozenset[str] = frozenset()
 
 
 class Api:
@@ -35,19 +43,24 @@ class Api:
         self._client = client
         self._url = url.rstrip("/")
         self._key_env = api_key_env
+        self.proxy = proxy_for(urlsplit(url))
+        """The proxy on the way, or null."""
         self.plain = False
         """The target does not take ``stream_options``."""
 
-    def models(self) -> list[str] | None:
-        """Ids that ``/models`` lists; null where the target has no such path."""
+    def models(self) -> Models | None:
+        """What ``/models`` lists; null where the target has no such path."""
         response = self._get(f"{self._url}/models")
         if response.status_code == 404:
             self._suggest_v1()
             return None
         self._require_ok(response)
         try:
-            return [str(item["id"]) for item in response.json()["data"]]
-        except (ValueError, KeyError, TypeError):
+            data = response.json()["data"]
+            # vLLM lists LoRA adapters beside the models, with the model that they are one of.
+            adapters = [str(item["id"]) for item in data if item.get("parent")]
+            return Models([str(item["id"]) for item in data], frozenset(adapters))
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise self._no_api("/models answered something else than a list of models") from None
 
     def ask(self, model: str, rank: int | None = None) -> Answer:
@@ -169,8 +182,9 @@ class Api:
         """The start of the body; a server that echoes the key must not get it into our message."""
         text = response.text
         key = self._client.headers.get("Authorization", "").removeprefix("Bearer ")
-        if key:
-            text = text.replace(key, "***")
+        for secret in (key, *(self.proxy.secrets if self.proxy else ())):
+            if secret:
+                text = text.replace(secret, "***")
         return " ".join(text.split())[:300] or "no body"
 
     def _no_api(self, found: str) -> TargetError:
@@ -184,11 +198,17 @@ class Api:
         host = urlsplit(self._url).hostname
         reasons = list(_chain(error))
         text = "; ".join(str(reason) for reason in reasons).lower()
-        if isinstance(error, httpx.TimeoutException):
+        refused = next((told for reason in reasons if (told := untrusted(reason))), None)
+        if refused is not None:
+            what, change = refused, "see above; or check --target's host name"
+        elif isinstance(error, httpx.TimeoutException):
             what, change = "no answer in time", "check that it is up, and --target's port"
         elif any(isinstance(reason, ssl.SSLError) for reason in reasons) or "ssl" in text:
             what = f"TLS failed: {error}"
             change = "check http:// against https://, and the certificate (SSL_CERT_FILE)"
+        elif self.proxy is not None and isinstance(error, httpx.ProxyError | httpx.ConnectError):
+            what = f"the proxy {self.proxy} ({self.proxy.variable}): {error}"
+            change = f"check {self.proxy.variable}, or go past it: NO_PROXY={host}"
         elif any(sign in text for sign in _DNS_SIGNS):
             what, change = f"the host {host!r} is not known: {error}", "check --target's host name"
         elif isinstance(error, httpx.ConnectError):

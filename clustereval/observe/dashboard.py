@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clustereval.core.errors import TargetError
 from clustereval.core.urls import split_url
+from clustereval.observe.http import http_client
 
 _AGENT_UNKNOWN = (
     "see whether the node's dashboard agent runs: where its port is taken, 52365 unless `ray start "
@@ -61,6 +62,14 @@ class DeploymentState(_Lenient):
     def max_replicas(self) -> float | None:
         """As many as the autoscaler may ask for; null where it does not scale."""
         return self._autoscaling("max_replicas")
+
+    @property
+    def scales(self) -> bool:
+        """Whether its autoscaler may change anything: Serve LLM gives its ingress one that may not,
+        with bounds that are alike."""
+        return self.max_replicas is not None and self.max_replicas != self._autoscaling(
+            "min_replicas"
+        )
 
     def _autoscaling(self, name: str) -> float | None:
         config = self.deployment_config.get("autoscaling_config")
@@ -195,7 +204,7 @@ class Dashboard:
     def __init__(self, url: str, token: str | None = None, timeout_s: float = 5.0):
         self.url = dashboard_url(url)
         self._token = token
-        self._client = httpx.Client(base_url=self.url, timeout=timeout_s, follow_redirects=False)
+        self._client = http_client(self.url, timeout_s)
 
     def __enter__(self) -> Self:
         return self

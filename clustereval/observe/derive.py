@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from clustereval.core.columns import bucket
+from clustereval.core.inputs import to_be_cancelled
 from clustereval.core.scenario import Buckets
 from clustereval.observe.handover import leaked
 from clustereval.observe.warmth import cold
+
+
+def count_in_flight(frame: pd.DataFrame) -> None:
+    """Puts into ``in_flight``, in place, how many other requests of the run were in flight when
+    each was sent: several load processes know their own only.
+
+    Args:
+        frame: load columns; a row that was not sent counts at its end.
+    """
+    sent, end = frame["sent_s"], frame["end_s"]
+    both = sent.notna() & end.notna()
+    begun, ended = np.sort(sent[both].to_numpy(float)), np.sort(end[both].to_numpy(float))
+    known = frame["in_flight"].notna() & end.notna()
+    at = sent.fillna(end)[known].to_numpy(float)
+    others = np.searchsorted(begun, at, "right") - np.searchsorted(ended, at, "right")
+    frame.loc[known, "in_flight"] = np.maximum(others - sent.notna()[known].to_numpy(int), 0)
 
 
 def add_derived(frame: pd.DataFrame, buckets: Buckets) -> None:
@@ -21,8 +39,10 @@ def add_derived(frame: pd.DataFrame, buckets: Buckets) -> None:
     frame["late_s"] = frame["sent_s"] - frame["due_s"]
     frame["ttft_due_s"] = first - frame["due_s"]
     frame["ttft_sent_s"] = first - frame["sent_s"]
-    frame["e2e_due_s"] = end - frame["due_s"]
-    frame["e2e_sent_s"] = end - frame["sent_s"]
+    # Where the client was to hang up, the end is either its doing or that of a fast answer.
+    whole = end.mask(to_be_cancelled(frame))
+    frame["e2e_due_s"] = whole - frame["due_s"]
+    frame["e2e_sent_s"] = whole - frame["sent_s"]
     # Of one token, or of none, there is no time *per further* token.
     further = (frame["output_tokens"] - 1).astype("Float64")
     frame["tpot_s"] = (end - first) / further.where(further > 0)

@@ -125,6 +125,8 @@ def _times(facts: TargetFacts) -> Observation:
             "turn streaming on in the target",
         )
     detail = f"{facts.content_chunks} content chunks in {facts.e2e_s or 0:.3f} s"
+    if facts.proxy is not None:
+        detail += f", through the proxy {facts.proxy}, whose time is in every latency"
     return Observation(
         "time to first token",
         "client",
@@ -268,7 +270,7 @@ def _autoscaler(ray: RayFacts) -> Observation:
         (deployment.name, deployment.target_ongoing_requests)
         for app in ray.applications
         for deployment in _deployments(app)
-        if "autoscaling_config" in deployment.deployment_config
+        if deployment.scales
     ]
     if not targets:
         return Observation(fact, "ray", "no deployment autoscales: the number of replicas is fixed")

@@ -18,12 +18,13 @@ from clustereval.core.columns import CLUSTER, PLAN, REQUESTS
 from clustereval.core.looks import STOPPED_EARLY
 from clustereval.core.scenario import Scenario
 from clustereval.observe.clusterview import cluster_rows
-from clustereval.observe.derive import add_derived, add_marks
+from clustereval.observe.derive import add_derived, add_marks, count_in_flight
 from clustereval.observe.patterns import traffic_patterns
 from clustereval.observe.placement import (
     Deployment,
     access_frame,
     choose_deployment,
+    ingress_deployments,
     of_deployment,
     place,
     sample_frame,
@@ -31,7 +32,14 @@ from clustereval.observe.placement import (
     timed,
 )
 from clustereval.observe.responses import response_frame
-from clustereval.rundir import RAW_ACCESS, RAW_CLUSTER, RAW_RESPONSES, Run, read_json_lines
+from clustereval.rundir import (
+    RAW_ACCESS,
+    RAW_CLUSTER,
+    Run,
+    read_json_lines,
+    read_responses,
+    response_files,
+)
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -42,6 +50,7 @@ class RawRun:
 
     ``plan`` has one row per planned arrival; ``responses``, ``access`` and ``samples`` are the
     objects of the files in ``raw/``.
+    ``several``: more than one load process sent it.
     ``until_s``: of a run that a look ended, the arrivals due before it count; null: all of them.
     """
 
@@ -52,6 +61,7 @@ class RawRun:
     t0_unix_s: float | None = None
     interrupted: bool = False
     until_s: float | None = None
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,11 +85,12 @@ def join(run: Run) -> None:
     joined = join_rows(
         RawRun(
             plan=run.plan,
-            responses=read_json_lines(run.path(RAW_RESPONSES)),
+            responses=read_responses(run),
             access=read_json_lines(run.path(RAW_ACCESS)),
             samples=read_json_lines(run.path(RAW_CLUSTER)),
             t0_unix_s=manifest.t0_unix_s,
             interrupted=manifest.state == "interrupted",
+            several=len(response_files(run)) > 1,
             until_s=None if manifest.looks is None else manifest.looks.until_s,
         ),
         manifest.scenario,
@@ -110,11 +121,14 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
     planned = set(ids)
     responses = response_frame(raw.responses, planned)
     frame = plan.set_index(pd.Index(ids, name=None)).join(responses.frame, how="left")
+    _date_turns(frame, responses.due_s)
     missing = frame["outcome"].isna()
     frame.loc[missing, "outcome"] = "dropped"
     frame.loc[missing, "error_type"] = "interrupted" if raw.interrupted else "not_sent"
     if raw.until_s is not None:
         _name_needless(frame, raw.until_s)
+    if raw.several:
+        count_in_flight(frame)
     access, samples = access_frame(raw.access), sample_frame(raw.samples)
     if raw.t0_unix_s is not None:
         access = timed(access, frame["end_s"].dropna() + raw.t0_unix_s)
@@ -142,6 +156,17 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
     return Joined(frame.reindex(columns=REQUESTS.names), cluster, account)
 
 
+def _date_turns(frame: pd.DataFrame, due_s: pd.Series) -> None:
+    """Gives later turns, in place, the moment at which they became due.
+
+    The plan has only their earliest one. Nothing but a later turn is due at another time.
+    """
+    turns = frame["think_s"].notna()
+    became = due_s.reindex(frame.index).astype("Float64")
+    became = became.where(turns & (became >= frame["due_s"] - 1e-6))  # sums are rounded
+    frame["due_s"] = became.fillna(frame["due_s"]).astype(float)
+
+
 def _name_needless(frame: pd.DataFrame, until_s: float) -> None:
     """Names, in place, the arrivals that the end of the run kept from an answer.
 
@@ -163,10 +188,12 @@ def _observe(
     """Fills the columns of placement, and ``observed_by``, in place."""
     sent = frame["sent_s"].notna()
     frame["observed_by"] = pd.Series("client", index=frame.index, dtype="string").where(sent)
-    frame["server_latency_s"] = pd.Series(pd.NA, index=frame.index, dtype="Float64")
+    for name in ("server_latency_s", "ingress_latency_s", "proxy_latency_s"):
+        frame[name] = pd.Series(pd.NA, index=frame.index, dtype="Float64")
     by_probe = frame["replica_id"].notna()
     if deployment is not None:
-        placed = place(access, deployment, set(frame.index)).reindex(frame.index)
+        ingresses = ingress_deployments(samples, deployment.application)
+        placed = place(access, deployment, set(frame.index), ingresses).reindex(frame.index)
         by_ray = placed["replica_id"].notna() & ~by_probe
         frame.loc[by_ray, "observed_by"] = "ray"
         for column in placed:

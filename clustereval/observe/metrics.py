@@ -15,6 +15,9 @@ from typing import Final
 
 import httpx
 
+from clustereval.core.errors import TargetError
+from clustereval.observe.http import http_client
+
 SERIES: Final[dict[str, tuple[str, ...]]] = {
     "queue_depth": ("serve_replica_processing_queries",),
     "engine_running": ("vllm_num_requests_running",),
@@ -77,6 +80,10 @@ def parse_metrics(text: str) -> list[Sample]:
     ]
 
 
+def _host(target: str) -> str:
+    return target.rpartition(":")[0]
+
+
 def _value(text: str) -> float | None:
     try:
         value = float(text)
@@ -94,13 +101,21 @@ class Scraper:
     """
 
     def __init__(self, targets: list[str], timeout_s: float = 2.0):
-        self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
+        self._timeout_s = timeout_s
+        self._clients: dict[str, httpx.Client] = {}
         self._failures = dict.fromkeys(targets, 0)
+        self._answered: set[str] = set()
 
     @property
     def unreachable(self) -> list[str]:
-        """Endpoints that were given up."""
-        return [target for target, count in self._failures.items() if count >= GIVE_UP_AFTER]
+        """Endpoints that were given up.
+
+        Without those that never answered on a node where another did: a head node lists further
+        ones, of its autoscaler and its dashboard, that say nothing of replicas.
+        """
+        given_up = [t for t, count in self._failures.items() if count >= GIVE_UP_AFTER]
+        nodes = {_host(target) for target in self._answered}
+        return [t for t in given_up if t in self._answered or _host(t) not in nodes]
 
     def scrape(self) -> list[Sample]:
         samples: list[Sample] = []
@@ -110,14 +125,21 @@ class Scraper:
                 break
             failures = self._failures.pop(target)  # to the end of the queue
             try:
-                response = self._client.get(f"http://{target}/metrics")
+                response = self._client(target).get("/metrics")
                 response.raise_for_status()
-            except (httpx.HTTPError, httpx.InvalidURL):
+            except (httpx.HTTPError, httpx.InvalidURL, TargetError):
                 self._failures[target] = failures + 1
                 continue
             self._failures[target] = 0
+            self._answered.add(target)
             samples.extend(parse_metrics(response.text))
         return samples
 
     def close(self) -> None:
-        self._client.close()
+        for client in self._clients.values():
+            client.close()
+
+    def _client(self, target: str) -> httpx.Client:
+        if target not in self._clients:  # each may have a way of its own, by NO_PROXY
+            self._clients[target] = http_client(f"http://{target}", self._timeout_s)
+        return self._clients[target]

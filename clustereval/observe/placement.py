@@ -10,7 +10,7 @@ placed on an ingress replica because it failed before it reached a model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,16 +149,33 @@ def of_deployment(frame: pd.DataFrame, deployment: Deployment) -> pd.DataFrame:
     return frame[chosen.fillna(False)]
 
 
-def place(access: pd.DataFrame, deployment: Deployment, planned: set[str]) -> pd.DataFrame:
+def ingress_deployments(samples: pd.DataFrame, application: str) -> set[str]:
+    """The deployments that HTTP requests to an application meet first, as the dashboard says."""
+    chosen = (samples["application"] == application) & samples["ingress"].fillna(False)
+    return set(samples.loc[chosen.fillna(False), "deployment"].dropna())
+
+
+def place(
+    access: pd.DataFrame,
+    deployment: Deployment,
+    planned: set[str],
+    ingresses: Set[str] = frozenset(),
+) -> pd.DataFrame:
     """Where each planned request was answered, by request id.
 
+    Args:
+        access: access lines of all deployments and proxies.
+        deployment: whose replicas made the answers.
+        planned: request ids of the run.
+        ingresses: deployments of the same application that requests pass before it.
+
     Returns:
-        Columns ``replica_id, node_id, server_latency_s, replica_age_s, queue_depth,
-        cluster_queue_depth``. Depths are counted from the access lines of *all* clients: how many
-        requests were inside (``end − latency`` before, ``end`` after) when this one came in. That
-        is exact to the log's millisecond, but for requests that never ended. The cluster's depth
-        is counted at the proxies, where waiting for a replica is included, or over the
-        deployment's replicas where the proxies wrote no lines.
+        Columns ``replica_id, node_id, server_latency_s, ingress_latency_s, proxy_latency_s,
+        replica_age_s, queue_depth, cluster_queue_depth``. Depths are counted from the access lines
+        of *all* clients: how many requests were inside (``end − latency`` before, ``end`` after)
+        when this one came in. That is exact to the log's millisecond, but for requests that never
+        ended. The cluster's depth is counted at the proxies, where waiting for a replica is
+        included, or over the deployment's replicas where the proxies wrote no lines.
     """
     lines = of_deployment(access, deployment)
     calls = lines[lines["kind"] == "access"].copy()
@@ -172,8 +189,13 @@ def place(access: pd.DataFrame, deployment: Deployment, planned: set[str]) -> pd
     mine = _last(calls[calls["request_id"].isin(planned)])
     mine = mine.rename(columns={"latency_s": "server_latency_s"})
     mine["cluster_queue_depth"] = _cluster_depth(access, calls, planned).reindex(mine.index)
-    columns = ["replica_id", "node_id", "server_latency_s", "replica_age_s", "queue_depth"]
-    return mine[[*columns, "cluster_queue_depth"]]
+    ours = access[access["request_id"].isin(planned)]
+    before = (ours["kind"] == "access") & (ours["application"] == deployment.application)
+    ingress = ours[before & ours["deployment"].isin(ingresses - {deployment.name})]
+    for name, entries in (("ingress", ingress), ("proxy", ours[ours["kind"] == "proxy"])):
+        mine[f"{name}_latency_s"] = _last(entries)["latency_s"].reindex(mine.index)
+    columns = ["replica_id", "node_id", "server_latency_s", "ingress_latency_s", "proxy_latency_s"]
+    return mine[[*columns, "replica_age_s", "queue_depth", "cluster_queue_depth"]]
 
 
 def _last(lines: pd.DataFrame) -> pd.DataFrame:

@@ -20,14 +20,18 @@ from clustereval.core.columns import OUTCOMES, REQUESTS
 from clustereval.core.wire import RESPONSE_COLUMNS
 
 _TYPES: Final = {c.name: str(c.type) for c in REQUESTS.columns if c.stage == "load"}
-_PANDAS: Final = {"string": "string", "double": "Float64", "int64": "Int64"}
+_PANDAS: Final = {"string": "string", "double": "Float64", "int64": "Int64", "bool": "boolean"}
 
 
 @dataclass(frozen=True)
 class Responses:
-    """One row per known request id that ended, and what did not fit."""
+    """One row per known request id that ended, and what did not fit.
+
+    ``due_s``: by request id, when it was due; null where the record does not say.
+    """
 
     frame: pd.DataFrame
+    due_s: pd.Series
     duplicates: int
     unknown: int
 
@@ -104,7 +108,9 @@ def response_frame(records: Sequence[Mapping[str, Any]], planned: set[str]) -> R
     odd = ~frame["outcome"].isin(OUTCOMES)
     frame.loc[odd, "outcome"] = "error"
     frame.loc[odd, "error_type"] = "unreadable_record"
-    return Responses(frame, counts["duplicates"], counts["unknown"])
+    due_s = _column([row.get("due_s") for row in rows], "double")
+    due_s.index = frame.index
+    return Responses(frame, due_s, counts["duplicates"], counts["unknown"])
 
 
 def _probe_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,6 +126,8 @@ def _column(values: list[Any], kind: str) -> pd.Series:
         return pd.Series([_gaps(value) for value in values], dtype=object)
     if kind == "string":
         return pd.Series([None if v is None else _text(v) for v in values], dtype="string")
+    if kind == "bool":
+        return pd.Series([v if isinstance(v, bool) else None for v in values], dtype="boolean")
     numbers = [_number(value) for value in values]
     if kind == "int64":
         return pd.Series(

@@ -34,6 +34,9 @@ _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "output_tokens": (names.OUTPUT_TOKENS,),
     "cached_tokens": (names.CACHED_TOKENS,),
     "session_id": (names.CONVERSATION_ID,),
+    "conversation_id": (names.CONVERSATION_ID,),  # of one user, where there are any
+    "model": (names.REQUEST_MODEL,),
+    "cancelled": (names.CANCELLED,),
     "error_type": (names.ERROR_TYPE,),
     "http_status": (names.HTTP_STATUS,),
     "ttft_sent_s": (names.TIME_TO_FIRST_CHUNK,),
@@ -140,7 +143,7 @@ def _span(
         events = (Event(FIRST_TOKEN, timestamp=_nanoseconds(t0, row["first_token_s"])),)
     failed = row.get("outcome") != "ok"
     return ReadableSpan(
-        name=f"chat {common[names.REQUEST_MODEL]}",
+        name=f"chat {attributes[names.REQUEST_MODEL]}",
         context=SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(1)),
         parent=None,
         kind=SpanKind.CLIENT,

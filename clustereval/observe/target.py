@@ -3,6 +3,7 @@ itself? A few tiny requests, from the parent process."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from clustereval.core import wire
 from clustereval.core.api_keys import api_key
 from clustereval.core.errors import TargetError
-from clustereval.observe.api import Api, open_client
+from clustereval.observe.api import Api, Models, open_client
 from clustereval.observe.chat import Answer
 from clustereval.observe.responses import read_probe
 from clustereval.rundir import Target
@@ -45,7 +46,16 @@ class TargetFacts(BaseModel):
     ttft_s: float | None = None
     e2e_s: float | None = None
     content_chunks: int = 0
+    proxy: str | None = Field(None, description="the proxy on the way, by the environment")
     notes: list[str] = Field(default_factory=list)
+
+    def unlisted(self, models: Iterable[str | None]) -> list[str]:
+        """Of the ``models`` that tenants ask for (None: the run's own) those that it does not list.
+
+        It may have them all the same: Ray Serve LLM loads LoRA adapters when they are asked for.
+        """
+        asked = [model for model in models if model is not None]
+        return [model for model in asked if self.models and model not in self.models]
 
     @property
     def probed(self) -> bool:
@@ -89,7 +99,7 @@ def inspect_target(target: Target, *, timeout_s: float = 30.0) -> TargetFacts:
     return TargetFacts(
         url=target.url,
         model=target.model,
-        models=models or [],
+        models=models.ids if models else [],
         streams=last.streamed,
         usage=last.usage is not None,
         cached_tokens=any(answer.cached_tokens is not None for answer in answers),
@@ -102,7 +112,8 @@ def inspect_target(target: Target, *, timeout_s: float = 30.0) -> TargetFacts:
         ttft_s=last.ttft_s,
         e2e_s=last.e2e_s,
         content_chunks=last.content_chunks,
-        notes=_notes(last, models, api.plain),
+        proxy=api.proxy and f"{api.proxy} ({api.proxy.variable})",
+        notes=_notes(last, models, api),
     )
 
 
@@ -142,11 +153,15 @@ def _pinned_ranks(api: Api, model: str, seen: _Seen) -> list[int]:
     return honoured if len(honoured) > 1 or seen.count == 1 else []
 
 
-def _notes(answer: Answer, models: list[str] | None, plain: bool) -> list[str]:
+def _notes(answer: Answer, models: Models | None, api: Api) -> list[str]:
     notes = []
+    if api.proxy is not None:
+        notes.append(
+            f"through the proxy {api.proxy} ({api.proxy.variable}): its time is in every latency"
+        )
     if models is None:
         notes.append("/models is not there: whether the model's name is right was seen by using it")
-    if plain:
+    if api.plain:
         notes.append("the target refuses stream_options, so streams end without token counts")
     spread = None if answer.ttft_s is None else answer.e2e_s - answer.ttft_s
     several = (answer.output_tokens or answer.content_chunks) >= 8
@@ -160,18 +175,20 @@ def _notes(answer: Answer, models: list[str] | None, plain: bool) -> list[str]:
     return notes
 
 
-def _choose(url: str, model: str | None, models: list[str] | None) -> str:
+def _choose(url: str, model: str | None, models: Models | None) -> str:
+    ids = [] if models is None else models.ids
     if model is not None:
-        if models is None or model in models:
+        if models is None or model in ids:
             return model
         raise TargetError(
             f"{url}: there is no model {model!r}",
-            expected=f"one of {', '.join(models)}" if models else "a target that lists models",
+            expected=f"one of {', '.join(ids)}" if ids else "a target that lists models",
             change="choose one with --model",
         )
-    if models is not None and len(models) == 1:
-        return models[0]
-    listed = "it lists none" if not models else f"it lists {', '.join(models)}"
+    bases = [name for name in ids if models and name not in models.adapters]
+    if len(bases) == 1:
+        return bases[0]
+    listed = "it lists none" if not ids else f"it lists {', '.join(ids)}"
     raise TargetError(
         f"{url}: no model was named, and {listed}",
         expected="the name of a model",

@@ -40,6 +40,21 @@ def report(lost: str, found: str) -> None:
     )
 
 
+def note_other_version() -> None:
+    """Says once that another version is installed than the one that this was written for.
+
+    The guards below see another *shape*, and whoever changed what a part means under the same shape
+    passes them.
+    """
+    other = [
+        name
+        for name, expected in EXPECTED.items()
+        if (found := _version(name)) and found.split(".")[:2] != expected.split(".")
+    ]
+    if other:
+        report("what is observed may be wrong", f"another version of {' and '.join(other)}")
+
+
 def versions() -> str:
     """What is installed, as ``ray 2.60.0, vllm 0.29.0``."""
     return ", ".join(f"{name} {_version(name) or 'not installed'}" for name in EXPECTED)

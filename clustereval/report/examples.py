@@ -15,8 +15,8 @@ from typing import Any, Final
 import pandas as pd
 from rapidfuzz.distance import Levenshtein
 
-from clustereval.core.columns import same_input
 from clustereval.core.findings import Findings, Status
+from clustereval.core.inputs import same_input
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.report.names import SEVERITY
 from clustereval.report.numbers import number_or_none
@@ -168,6 +168,7 @@ def _item(
         "idleFrom": None if other is None else one_line(other["replica"] or ""),
         "answer": right,
         "outcome": str(row.outcome),
+        "cancelled": _hung_up(row),
         "error": " · ".join(_known(row, ("error_type", "error_detail"))),
         "scores": [] if scores is None else [
             [one_line(s.scorer), str(s.status), number_or_none(s.value), _shown(s.reason, 300)]
@@ -184,6 +185,11 @@ def _item(
             "engine_prefill_s",
         )},
     }  # fmt: skip
+
+
+def _hung_up(row: pd.Series) -> bool:
+    value = row.get("cancelled")
+    return not pd.isna(value) and bool(value)
 
 
 def _counterpart(row: pd.Series, idle: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -35,6 +35,7 @@ from clustereval.report.plaintext import script_json, visible
 from clustereval.report.starts_view import replica_starts
 from clustereval.report.trust import trust
 from clustereval.report.ttft_view import ttft_chart
+from clustereval.report.users_view import user_facts
 from clustereval.report.warmup_view import warmup_view
 from clustereval.rundir import FINDINGS, PROMPTS, REPORT, Manifest, Run
 
@@ -207,6 +208,7 @@ def _facts(manifest: Manifest, requests: pd.DataFrame | None) -> list[tuple[str,
         answered = int((requests.outcome == "ok").sum())
         share = percent(answered / len(requests))
         facts.append(("answered", f"{count(answered)} of {count(len(requests))} ({share})"))
+        facts += user_facts(requests)
     facts.append(("observed by", LEVELS.get(manifest.level or "", "unknown")))
     if requests is not None:
         late = agg.lateness(requests)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from clustereval.core.columns import same_input
 from clustereval.core.findings import Finding, Findings
+from clustereval.core.inputs import same_input
 from clustereval.core.scenario import Scenario, Slo, Tenant
 from clustereval.report.aggregates import judged
 from clustereval.report.estimates import Estimate, mean_of_scores, paired_mean, quantile

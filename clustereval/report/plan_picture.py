@@ -15,6 +15,7 @@ from rich.text import Text
 from clustereval.load.arrivals import PhaseSummary, describe_plan
 from clustereval.report.numbers import count, duration
 from clustereval.report.plaintext import one_line
+from clustereval.report.users_view import users_lines
 
 _HEIGHT: Final = 6
 _AXIS: Final = 8
@@ -69,6 +70,8 @@ def render_picture(plan: pd.DataFrame, console: Console) -> None:
     tenants = plan["tenant"].value_counts()
     shares = ", ".join(f"{one_line(name, 24)} {count(n)}" for name, n in tenants.items())
     console.print(Text(f"tenants: {shares}"), highlight=False)
+    for said in users_lines(plan):
+        console.print(Text(said), highlight=False)
 
 
 def widest(console: Console) -> int:

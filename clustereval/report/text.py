@@ -114,7 +114,9 @@ def _tested(findings: Findings, manifest: Manifest) -> str:
     planned, ok = counts.get("planned"), counts.get("ok")
     parts = [f"{one_line(manifest.target.model, 40)}, scenario {manifest.scenario.name}"]
     if planned:
-        parts.append(f"{count(ok or 0)} of {count(planned)} requests answered")
+        cancelled = counts.get("cancelled")
+        broken_off = f", {count(cancelled)} broken off by their client" if cancelled else ""
+        parts.append(f"{count(ok or 0)} of {count(planned)} requests answered{broken_off}")
     seen = f"observed at level {manifest.level or 'unknown'}"
     parts.append("simulated in virtual time" if manifest.simulated else seen)
     return "; ".join(parts)

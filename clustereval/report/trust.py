@@ -58,6 +58,8 @@ class Trust:
     late: dict[str, str]
     late_limit: str
     late_ok: bool | None
+    client_part: list[str]
+    """The load generator's own part of latencies, as run_health says it."""
     power: list[Power]
     gates: int
     exploratory: int
@@ -86,6 +88,11 @@ def trust(
         late={name: seconds(value) for name, value in late.items()},
         late_limit=seconds(limit),
         late_ok=None if p99 is None else p99 <= limit,
+        client_part=[
+            finding.sentence
+            for finding in (findings.findings if findings else [])
+            if finding.metric.startswith("client_ratio.")
+        ],
         power=_power(findings),
         gates=sum(f.gate for f in findings.findings) if findings else 0,
         exploratory=sum(not f.gate for f in findings.findings) if findings else 0,

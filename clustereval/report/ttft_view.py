@@ -1,4 +1,9 @@
-"""Where the time to first token goes: router, engine queue, prefill, and the rest."""
+"""Where the time to first token goes: client, proxy, router, engine queue, prefill, the rest.
+
+What the way to and from the cluster takes, and the proxy, is told by whole requests: a client's E2E
+less what the proxy's access line states, and the proxy's line less that of what it called. Both
+hold for the first token as well, for each token of a stream passes the same way.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +22,15 @@ from clustereval.report.story import Chart
 
 REST: Final = "the rest"
 _PARTS: Final = {
+    "client_s": ("client and network", "sky"),
+    "proxy_s": ("proxy", "orange"),
     "router_wait_s": ("router", "purple"),
     "engine_queue_s": ("engine queue", "vermillion"),
     "engine_prefill_s": ("prefill", "blue"),
 }
 _SPENT: Final = {
+    "client and network": "in client and network",
+    "proxy": "in the proxy",
     "router": "before a replica begins",
     "engine queue": "in the engine's queue",
     "prefill": "in prefill",
@@ -36,6 +45,13 @@ _ENGINE: Final = (
     "Not observed: the engine's queue and prefill, which are within the rest. On vLLM set "
     "`enable_per_request_metrics=True` (engine_kwargs)."
 )
+_PROXY: Final = (
+    "Not observed: client, network and proxy, which are within the rest. Ray's access logs state "
+    "them: give `--ray-dashboard`."
+)
+_STATED: Final = ("router_wait_s", "engine_queue_s", "engine_prefill_s")
+"""Parts that somebody states; the others are differences of two clocks' durations."""
+_LATENCIES: Final = ("e2e_sent_s", "proxy_latency_s", "ingress_latency_s", "server_latency_s")
 _ORDER: Final = ("idle", "warm", "saturating", "scaling")
 _SEEN: Final = 0.5
 """A part that fewer answers state is left within the rest."""
@@ -63,6 +79,8 @@ def ttft_chart(requests: pd.DataFrame) -> Chart:
     missing = [] if "router_wait_s" in columns else [_ROUTER]
     if not {"engine_queue_s", "engine_prefill_s"} & set(columns):
         missing.append(_ENGINE)
+    if "proxy_s" not in columns:
+        missing.append(_PROXY)
     title = "Where the time to first token goes"
     if rows.empty:
         why = "No streamed answer gave a first token, so there is no TTFT to divide."
@@ -72,8 +90,9 @@ def ttft_chart(requests: pd.DataFrame) -> Chart:
     splits = split(rows, columns)
     note = (
         "From sent to the first token. Typical: the mean over the middle fifth of a bucket's "
-        "requests by TTFT; slowest: over those at or beyond its p95. The rest: client, network and "
-        "proxy, and the way back, with whatever holds tokens there."
+        "requests by TTFT; slowest: over those at or beyond its p95. The rest: what a replica does "
+        "outside its engine, and the way back, with whatever holds tokens there"
+        + ("." if "proxy_s" in columns else "; and client, network and proxy.")
     )
     if odd:
         note += f" {count(odd)} answers state more than their whole TTFT and are left out."
@@ -85,12 +104,22 @@ def ttft_chart(requests: pd.DataFrame) -> Chart:
 def _usable(requests: pd.DataFrame) -> tuple[pd.DataFrame, list[str], int]:
     """(answered rows that state each observed part, those parts, how many rows were impossible)."""
     rows = requests[(requests.role != "warmup") & (requests.outcome == "ok")]
-    rows = rows[rows.ttft_sent_s.notna() & (rows.ttft_sent_s > 0)]
+    rows = _ways(rows[rows.ttft_sent_s.notna() & (rows.ttft_sent_s > 0)])
     columns = [name for name in _PARTS if len(rows) and rows[name].notna().mean() >= _SEEN]
     rows = rows.dropna(subset=columns)
-    stated = rows[columns].astype(float).sum(axis=1)
+    stated = rows[[name for name in columns if name in _STATED]].astype(float).sum(axis=1)
     possible = stated <= rows.ttft_sent_s.astype(float) + _SLACK_S
     return rows[possible], columns, int((~possible).sum())
+
+
+def _ways(rows: pd.DataFrame) -> pd.DataFrame:
+    """With ``client_s`` and ``proxy_s``; null where Ray's access lines are not known."""
+    known = rows.reindex(columns=[*{*rows.columns, *_LATENCIES}])
+    called = known.ingress_latency_s.fillna(known.server_latency_s)
+    return rows.assign(
+        client_s=known.e2e_sent_s - known.proxy_latency_s,
+        proxy_s=known.proxy_latency_s - called,
+    )
 
 
 def split(rows: pd.DataFrame, columns: list[str]) -> list[Split]:
@@ -111,7 +140,8 @@ def split(rows: pd.DataFrame, columns: list[str]) -> list[Split]:
 
 def _mean(bucket: str, which: str, rows: pd.DataFrame, columns: list[str]) -> Split:
     ttft = float(rows.ttft_sent_s.mean())
-    parts = {_PARTS[name][0]: float(rows[name].mean()) for name in columns}
+    # A proxy may write its line a moment after the client has read the end.
+    parts = {_PARTS[name][0]: max(0.0, float(rows[name].mean())) for name in columns}
     rest = max(0.0, ttft - sum(parts.values()))
     return Split(bucket, which, len(rows), ttft, {**parts, REST: rest})
 

@@ -2,7 +2,8 @@
 
 States: ``scored`` with a value; ``unscored`` where no whole answer came (the reason says what
 became of the request) or it gives nothing to judge; ``failed`` where the scorer raised, or gave
-what is no score. A scorer that does not apply to a prompt gives no row.
+what is no score. A scorer that does not apply to a prompt gives no row, and none applies to an
+answer whose client was to hang up: it is no whole answer by nobody's fault.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clustereval.core.columns import SCORES, same_input
+from clustereval.core.columns import SCORES
 from clustereval.core.errors import RunFolderError
+from clustereval.core.inputs import same_input, to_be_cancelled
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.rundir import Run
 from clustereval.scoring.registry import load_scorers
@@ -61,10 +63,9 @@ def score_requests(
     Requests of equal prompt, answer and outcome get equal scores, so each such kind is judged
     once; at temperature 0 there are far fewer kinds than requests.
     """
-    rows = requests.reset_index(drop=True)
-    keys = rows.reindex(columns=list(_KIND)).assign(
-        baseline=rows["role"] == "baseline", content=same_input(rows)
-    )
+    rows = requests[~to_be_cancelled(requests)].reset_index(drop=True)
+    keys = rows.reindex(columns=list(_KIND))
+    keys = keys.assign(content=same_input(rows), baseline=rows["role"] == "baseline")
     kind_of_row = keys.groupby(list(_KIND), dropna=False, sort=False).ngroup().to_numpy()
     _, first_row = np.unique(kind_of_row, return_index=True)
     kinds = _kinds(keys.iloc[first_row], np.bincount(kind_of_row), prompts)
@@ -99,6 +100,7 @@ class _Kind:
 
     prompt: Prompt
     content: str
+    """What it was sent: the prompt, and whatever else tells inputs apart."""
     baseline: bool
     outcome: str
     error_type: str | None
@@ -133,7 +135,7 @@ class _IdleAnswers:
         return cls({name: tuple(given) for name, given in answers.items()}, rows)
 
     def asked(self, kind: _Kind) -> bool:
-        """Whether the prompt was asked in the baseline, beside the row itself."""
+        """Whether the same was asked in the baseline, beside the row itself."""
         return self.rows[kind.content] > int(kind.baseline)
 
     def beside(self, kind: _Kind) -> tuple[Answer, ...]:

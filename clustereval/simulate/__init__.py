@@ -19,6 +19,7 @@ from clustereval.core.scenario_file import LoadedScenario
 from clustereval.load.arrivals import describe_plan, make_plan
 from clustereval.pipeline import Result, judge, publish
 from clustereval.rundir import Manifest, Run, Target, versions
+from clustereval.simulate.limits import refuse_users
 from clustereval.simulate.settings import Given, settings_of
 from clustereval.simulate.tables import simulated_tables
 from clustereval.traffic import Progress
@@ -42,6 +43,7 @@ def simulate_run(loaded: LoadedScenario, request: Request, progress: Progress) -
     Raises:
         ClusterEvalError: nothing could be simulated; says why.
     """
+    refuse_users(loaded.scenario)
     settings = settings_of(request.settings, loaded.scenario.buckets.traffic.window_s)
     seed = loaded.scenario.seed if request.seed is None else request.seed
     plan = make_plan(

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import pandas as pd
 
-from clustereval.core.columns import same_input
 from clustereval.core.errors import ScenarioError
+from clustereval.core.inputs import same_input
 from clustereval.core.padding import Padder, wish_of
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
 from clustereval.observe.calibration import calibrate, needs_calibration

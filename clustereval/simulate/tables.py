@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from clustereval.core.columns import CLUSTER, PLAN, REQUESTS, same_input
+from clustereval.core.columns import CLUSTER, PLAN, REQUESTS
 from clustereval.core.errors import ScenarioError
+from clustereval.core.inputs import same_input
 from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.core.scenario import Scenario
 from clustereval.core.seeds import substream
@@ -95,7 +96,9 @@ def simulated_tables(
         frame, scenario, settings.app.target_ongoing_requests
     )
     add_marks(frame)
-    requests = REQUESTS.to_pandas(REQUESTS.conform(frame[REQUESTS.names]))
+    # What no fleet tells, conform() makes null.
+    told = [name for name in REQUESTS.names if name in frame]
+    requests = REQUESTS.to_pandas(REQUESTS.conform(frame[told]))
     return requests, _cluster(outcome, settings.app)
 
 
@@ -174,6 +177,7 @@ def _requests(plan: pd.DataFrame, o: state.Records, texts: _Texts) -> pd.DataFra
         "outcome": pd.Series(ends[o["end"], 0], index=plan.index).astype("string"),
         "error_type": pd.Series(ends[o["end"], 1], index=plan.index).astype("string"),
         "error_detail": pd.Series(pd.NA, index=plan.index, dtype="string"),
+        "cancelled": where(False, sent, "boolean"),
         "http_status": where(status, sent & ((status != 200) | spoke), "Int64"),
         "retry_after_s": pd.Series(pd.NA, index=plan.index, dtype="Float64"),
         "sent_s": where(due, sent, "Float64"),
@@ -200,7 +204,10 @@ def _requests(plan: pd.DataFrame, o: state.Records, texts: _Texts) -> pd.DataFra
         "kv_cache_usage": where(o["kv_usage"], placed, "Float64"),
         "router_queue_depth": where(o["router_depth"], sent, "Float64"),
         "router_wait_s": where(o["router_wait_s"], placed, "Float64"),
-        "server_latency_s": pd.Series(pd.NA, index=plan.index, dtype="Float64"),
+        **{
+            f"{name}_latency_s": pd.Series(pd.NA, index=plan.index, dtype="Float64")
+            for name in ("server", "ingress", "proxy")
+        },
         "observed_by": where(np.full(len(plan), "probe"), placed, "string"),
     }
     return plan[PLAN.names].assign(**columns)

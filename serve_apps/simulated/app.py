@@ -22,7 +22,7 @@ from serve_apps.simulated.faults import Faults
 from serve_apps.simulated.model import Model
 from serve_apps.simulated.openai_http import Replica, create_api
 from serve_apps.simulated.prompts import kv_blocks
-from serve_apps.simulated.settings import AppSettings, EngineSettings
+from serve_apps.simulated.settings import AppSettings, EngineSettings, ModelSettings
 
 DEPLOYMENT = "Simulated"
 
@@ -35,6 +35,7 @@ class Options:
     faults: Mapping[str, float] = field(default_factory=dict)
     engine: EngineSettings = field(default_factory=EngineSettings)
     app: AppSettings = field(default_factory=AppSettings)
+    models: ModelSettings = field(default_factory=ModelSettings)
 
 
 @serve.ingress()
@@ -74,7 +75,8 @@ class SimulatedReplica:
     async def _lifespan(self, api: FastAPI) -> AsyncIterator[None]:
         provider = _tracing()
         self._driver = Driver(self._model, time.monotonic)
-        api.state.replica = Replica(self._model, self._driver)
+        names = self._options.models.names
+        api.state.replica = Replica(self._model, self._driver, names)
         yield
         await self._driver.close()
         if provider is not None:

@@ -21,9 +21,9 @@ DEPLOY_S = 90.0
 def start(launch: Launch) -> dict[str, Any]:
     """Starts cluster and application; returns where they are."""
     from serve_apps.simulated.app import Options, build
-    from serve_apps.simulated.settings import MODEL, AppSettings, EngineSettings
+    from serve_apps.simulated.settings import MODEL, AppSettings, EngineSettings, ModelSettings
 
-    defaults = {"engine": EngineSettings(), "app": AppSettings()}
+    defaults = {"engine": EngineSettings(), "app": AppSettings(), "models": ModelSettings()}
     settings = override_groups(defaults, launch.settings)
     options = Options(tuple(launch.prompt_files), launch.faults, **settings)
     started = time.monotonic()

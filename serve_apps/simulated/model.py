@@ -27,6 +27,7 @@ class Call:
         tools: tool declarations, as OpenAI's API takes them.
         tenant: as the request's header says; empty where it does not.
         variant: what sampling hangs on at a temperature above 0; empty at 0.
+        adapter: LoRA adapter asked for; empty: the model itself.
     """
 
     request_id: str
@@ -35,6 +36,7 @@ class Call:
     tools: list[dict[str, Any]] | None = None
     tenant: str = ""
     variant: str = ""
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,12 @@ class Model:
         request = EngineRequest(
             request_id=call.request_id,
             prompt_tokens=len(tokens),
-            block_hashes=block_hashes(tokens, self.engine.settings.block_tokens),
+            block_hashes=block_hashes(tokens, self.engine.settings.block_tokens, call.adapter),
             max_tokens=call.max_tokens,
             tenant=call.tenant,
             prompt_key=key,
         )
-        right = self._answers.answer(key, asked, call.variant)
+        right = self._answers.answer(key, asked, call.adapter + call.variant)
         return Job(request, right, self._answers.wrong(key, asked))
 
     def has(self, request_id: str) -> bool:

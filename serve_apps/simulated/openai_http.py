@@ -31,6 +31,8 @@ class Replica:
 
     model: Model
     driver: Driver
+    models: tuple[str, ...] = (MODEL,)
+    """What may be asked for: the model itself, and then its LoRA adapters."""
 
 
 def create_api(
@@ -70,9 +72,14 @@ async def _health(request: Request) -> Response:
     return JSONResponse({"status": "ok", "simulated": True}, headers=SIMULATED)
 
 
-async def _models() -> Response:
-    model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "clustereval-simulated"}
-    return JSONResponse({"object": "list", "data": [model]}, headers=SIMULATED)
+async def _models(request: Request) -> Response:
+    replica: Replica = request.app.state.replica
+    same = {"object": "model", "created": 0, "owned_by": "clustereval-simulated"}
+    # As vLLM lists them: an adapter names the model that it is one of.
+    listed = [
+        {"id": name, **same, "parent": None if name == MODEL else MODEL} for name in replica.models
+    ]
+    return JSONResponse({"object": "list", "data": listed}, headers=SIMULATED)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
@@ -86,21 +93,22 @@ async def _chat(request: Request) -> Response:
         chat = ChatRequest.model_validate(await request.json())
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "body"
         return error_response(
             400, f"{where}: {first['msg']}", kind="invalid_request_error", param=where
         )
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         return error_response(400, f"the body is not JSON: {error}", kind="invalid_request_error")
-    if chat.model != MODEL:
+    replica: Replica = request.app.state.replica
+    if chat.model not in replica.models:
         return error_response(
             404,
-            f"the model {chat.model!r} does not exist; this server has {MODEL!r}",
+            f"the model {chat.model!r} does not exist; this server has "
+            f"{', '.join(map(repr, replica.models))}",
             kind="invalid_request_error",
             param="model",
             code="model_not_found",
         )
-    replica: Replica = request.app.state.replica
     job = replica.model.job(_call(replica.model, chat, request))
     if not replica.model.engine.fits(job.request):
         return error_response(
@@ -125,6 +133,7 @@ def _call(model: Model, chat: ChatRequest, request: Request) -> Call:
         tools=chat.tools,
         tenant=request.headers.get(TENANT_HEADER, ""),
         variant=sampled,
+        adapter="" if chat.model == MODEL else chat.model,
     )
 
 
@@ -136,7 +145,7 @@ async def _answer(replica: Replica, job: Job, chat: ChatRequest) -> Response:
     if status is not None:
         await stream.aclose()
         return error_response(status, "planted fault: errors", kind="server_error")
-    completion = Completion(f"chatcmpl-{job.request.request_id}", int(time.time()), job)
+    completion = Completion(f"chatcmpl-{job.request.request_id}", int(time.time()), job, chat)
     if chat.stream:
         usage = chat.stream_options is not None and chat.stream_options.include_usage
         events = _sse(completion, first, stream, usage)

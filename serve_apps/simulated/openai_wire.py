@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clustereval.core import attributes
 from clustereval.probe.spans import annotate_span
 from serve_apps.simulated.engine import Conditions
 from serve_apps.simulated.faults import Reply
 from serve_apps.simulated.model import Job
-from serve_apps.simulated.settings import FINGERPRINT, MODEL
+from serve_apps.simulated.settings import FINGERPRINT
+from serve_apps.simulated.tokens import chance
 
 
 class ChatMessage(BaseModel):
@@ -52,6 +54,14 @@ class ChatRequest(BaseModel):
     n: int | None = Field(None, ge=1, le=1)
     stream: bool = False
     stream_options: StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+
+    @model_validator(mode="after")
+    def _alternatives_go_with_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs to be true")
+        return self
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ class Completion:
     id: str
     created: int
     job: Job
+    chat: ChatRequest
 
     def whole(self, progress: Progress) -> dict[str, Any]:
         """The response where nothing is streamed."""
@@ -87,7 +98,7 @@ class Completion:
         choice = {
             "index": 0,
             "message": message,
-            "logprobs": None,
+            "logprobs": self._logprobs(progress, 0),
             "finish_reason": answer.finish_reason,
         }
         return {
@@ -110,9 +121,10 @@ class Completion:
         """The tokens after the first ``sent``."""
         answer = progress.reply.answer
         text = "".join(answer.tokens[sent : progress.tokens])
-        if answer.tool_name is None:
-            return self._chunk({"content": text})
-        return self._chunk({"tool_calls": [{"index": 0, "function": {"arguments": text}}]})
+        delta: dict[str, Any] = {"content": text}
+        if answer.tool_name is not None:
+            delta = {"tool_calls": [{"index": 0, "function": {"arguments": text}}]}
+        return self._chunk(delta, logprobs=self._logprobs(progress, sent))
 
     def closing_chunk(self, progress: Progress) -> bytes:
         return self._chunk({}, progress.reply.answer.finish_reason)
@@ -132,7 +144,7 @@ class Completion:
             {
                 attributes.OPERATION: "chat",
                 attributes.PROVIDER: "clustereval.simulated",
-                attributes.REQUEST_MODEL: MODEL,
+                attributes.REQUEST_MODEL: self.chat.model,
                 attributes.RESPONSE_ID: self.id,
                 attributes.FINISH_REASONS: [progress.reply.answer.finish_reason],
                 attributes.INPUT_TOKENS: self.job.request.prompt_tokens,
@@ -151,12 +163,39 @@ class Completion:
             "id": self.id,
             "object": kind,
             "created": self.created,
-            "model": MODEL,
+            "model": self.chat.model,
             "system_fingerprint": FINGERPRINT,
         }
 
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _logprobs(self, progress: Progress, sent: int) -> dict[str, Any] | None:
+        """Of the tokens after the first ``sent``: invented, and the same each time, as answers are.
+
+        Of the alternatives only the token itself is told: a simulation considered no other.
+        """
+        if not self.chat.logprobs:
+            return None
+        content = []
+        for place in range(sent, progress.tokens):
+            token = progress.reply.answer.tokens[place]
+            draw = chance("logprob", self.job.request.prompt_key, place, token)
+            told = {
+                "token": token,
+                "logprob": math.log(0.5 + draw / 2),
+                "bytes": list(token.encode()),
+            }
+            top = [told] if self.chat.top_logprobs else []
+            content.append({**told, "top_logprobs": top})
+        return {"content": content}
+
+    def _chunk(
+        self,
+        delta: dict[str, Any],
+        finish_reason: str | None = None,
+        logprobs: dict[str, Any] | None = None,
+    ) -> bytes:
+        choice = {
+            "index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason
+        }  # fmt: skip
         return _event({**self._head("chat.completion.chunk"), "choices": [choice]})
 
     def _usage(self, progress: Progress) -> dict[str, Any]:

@@ -42,6 +42,19 @@ class EngineSettings:
 
 
 @dataclass(frozen=True)
+class ModelSettings:
+    """What can be asked for."""
+
+    loras: tuple[str, ...] = ()
+    """Names of LoRA adapters, beside :data:`MODEL` itself. Each errs on other prompts, and has
+    prefixes of its own in the KV cache."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (MODEL, *(name for name in self.loras if name != MODEL))
+
+
+@dataclass(frozen=True)
 class AppSettings:
     """The deployment: replicas, scaling, start-up."""
 

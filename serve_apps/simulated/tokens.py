@@ -27,10 +27,14 @@ def render(messages: Iterable[Mapping[str, Any]], tools: Sequence[Mapping[str, A
     return "".join(parts) + "<|assistant|>\n"
 
 
-def block_hashes(tokens: Sequence[str], block_tokens: int) -> tuple[bytes, ...]:
-    """A hash per whole block, each over the block and everything before it (as vLLM does)."""
+def block_hashes(tokens: Sequence[str], block_tokens: int, adapter: str = "") -> tuple[bytes, ...]:
+    """A hash per whole block, each over the block and everything before it (as vLLM does).
+
+    Args:
+        adapter: LoRA adapter, whose blocks no other model can use; empty: none.
+    """
     hashes: list[bytes] = []
-    parent = b""
+    parent = hashlib.blake2b(adapter.encode(), digest_size=12).digest() if adapter else b""
     for start in range(0, len(tokens) - block_tokens + 1, block_tokens):
         block = "\x1f".join(tokens[start : start + block_tokens])
         parent = hashlib.blake2b(block.encode(), key=parent, digest_size=12).digest()

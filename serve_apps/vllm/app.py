@@ -77,8 +77,7 @@ def llm_config(settings: Settings, planted: Planted) -> LLMConfig:
             "ray_actor_options": {"num_cpus": app.cpus_per_replica},
             "user_config": planted.user_config,
             "graceful_shutdown_timeout_s": 5.0,
-            # A model that cannot be loaded cannot be loaded the third time either.
-            "max_constructor_retry_count": 1,
+            "max_constructor_retry_count": app.failed_starts,
         },
         # Serve LLM otherwise holds every streamed token for 50 ms, the first one too.
         experimental_configs={"stream_batching_interval_ms": 0},

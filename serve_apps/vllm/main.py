@@ -13,6 +13,7 @@ import os
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -28,7 +29,14 @@ from serve_apps.cluster import (
     wait_for_rank,
 )
 from serve_apps.vllm.faults import Planted
-from serve_apps.vllm.settings import CPU, GPU, LOCAL_ENVIRONMENT, AppSettings, Settings
+from serve_apps.vllm.settings import (
+    CPU,
+    GPU,
+    LOCAL_ENVIRONMENT,
+    AppSettings,
+    EngineSettings,
+    Settings,
+)
 from serve_apps.vllm.tracing import serve_environment
 
 APPLICATION: Final = "vllm"
@@ -42,7 +50,7 @@ def start(launch: Launch) -> dict[str, Any]:
     """Starts cluster and application; returns where they are once every replica is warm."""
     planted = Planted(launch.faults)
     settings = fitted(choose_preset(), os.cpu_count() or 1).override(launch.settings)
-    require_room(settings.app)
+    require_room(settings.app, settings.engine, gpus_here)
     from serve_apps.vllm.app import application
 
     started = time.monotonic()
@@ -79,8 +87,18 @@ def fitted(settings: Settings, cores: int) -> Settings:
     return settings.override({"app": {"max_replicas": most}})
 
 
-def require_room(app: AppSettings) -> None:
+def gpus_here() -> int:
+    """How many GPUs this process may use."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def require_room(app: AppSettings, engine: EngineSettings, gpus: Callable[[], int]) -> None:
     """Refuses what this machine cannot hold, before minutes are spent on trying.
+
+    Args:
+        gpus: says how many there are; asked only where some are needed.
 
     Raises:
         LocalAppError: with what the replicas need and what there is.
@@ -92,6 +110,15 @@ def require_room(app: AppSettings) -> None:
             f"{app.min_replicas} replicas need {cpus:g} CPUs",
             expected=f"at most {LOGICAL_CPUS}, which is what a local cluster is given",
             change="ask for fewer replicas",
+        )
+    needed_gpus = app.min_replicas * engine.tensor_parallel_size if app.hardware == "gpu" else 0
+    if needed_gpus and (there := gpus()) < needed_gpus:
+        raise LocalAppError(
+            f"this machine has {there} GPUs for vLLM",
+            expected=f"{needed_gpus} for {app.min_replicas} replicas of"
+            f" {engine.tensor_parallel_size} each",
+            change="see whether CUDA_VISIBLE_DEVICES hides some; on a machine without any, `make"
+            " install-vllm` installs vLLM for its CPU; `serve deploy` takes the app to a cluster",
         )
     free_gib = psutil.virtual_memory().available / 2**30
     needed_gib = app.min_replicas * app.replica_gib

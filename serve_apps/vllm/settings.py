@@ -72,6 +72,10 @@ class AppSettings:
     """Resident memory of one replica, in GiB; a local start that cannot have it is refused."""
     start_s: float = 900.0
     """How long the replicas may take until they are ready."""
+    failed_starts: int = 3
+    """Starts of replicas that may fail, all together, until the deployment counts as failed. In a
+    cluster a download or a node may fail once; on one machine a model that cannot be loaded cannot
+    be loaded the next time either."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ CPU: Final = Settings(
         max_ongoing_requests=128,
         replica_gib=2.0,
         start_s=540.0,
+        failed_starts=1,
     ),
 )
 PRESETS: Final = {"cpu": CPU, "gpu": GPU}

@@ -76,6 +76,21 @@ def test_requests_without_a_score_are_not_good_in_the_lower_bound() -> None:
     assert partly.status != "holds"
 
 
+def test_requests_whose_client_was_to_hang_up_are_neither_good_nor_bad() -> None:
+    """They are left out, and said to be: without E2E and score they would pass for unjudged."""
+    ladder = Ladder([Step(20)])
+    requests, scores = ladder.tables(2)
+    hasty = np.arange(len(requests)) % 3 == 0
+    requests["cancel_after_s"] = np.where(hasty, 0.1, np.nan)
+    requests.loc[hasty, ["e2e_due_s", "e2e_sent_s"]] = np.nan
+    scores = scores[~scores.request_id.isin(requests.request_id[hasty])]
+    told = found(build_frames(requests, scores, None, ladder.scenario()))
+    (step,) = told.stretches
+    assert told.left_out == hasty.sum()
+    assert (step.n, step.unjudged) == ((~hasty).sum(), 0)
+    assert step.status == found(ladder.frames(2)).stretches[0].status == "holds"
+
+
 def test_failures_do_not_hold_by_being_fast() -> None:
     """A step that refuses a third of its requests at once is no step that holds."""
     result = found(Ladder([Step(20), Step(40, failed=0.33)]).frames())

@@ -11,8 +11,9 @@ import pytest
 from clustereval.analysis.contrasts import score_drop
 from clustereval.analysis.estimates import Estimate
 from clustereval.analysis.slices import Frames, build_frames
-from clustereval.core.columns import REQUESTS, SCORES, same_input
+from clustereval.core.columns import REQUESTS, SCORES
 from clustereval.core.findings import WarningCode
+from clustereval.core.inputs import same_input
 from clustereval.scoring.score import score_requests
 from clustereval.scoring.scorers.fidelity import fidelity
 from tests.support.prompts import tiny_library

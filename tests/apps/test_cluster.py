@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace as Record
 
-from serve_apps.cluster import _account, shorten
+import pytest
+
+from clustereval.core.errors import LocalAppError
+from serve_apps.cluster import _account, deploy, shorten
 
 TRACEBACK = """The deployment failed to start 2 times in a row. Error:
 ray::Replica.initialize() (pid=1)
@@ -46,3 +49,32 @@ def test_deployments_that_are_not_well_are_named_with_their_replicas() -> None:
     assert _account(found) == "Model: 1 RUNNING, 2 STARTING. waiting for CPUs"
     assert _account(Record(message="deploying", deployments={})) == "deploying"
     assert _account(None)
+
+
+def test_an_application_that_fails_or_never_gets_ready_is_told_with_its_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At once where Serve says that it failed; else when its time is over, with what is missing."""
+
+    def serve_says(application: str, deployment: str, message: str) -> None:
+        model = Record(
+            status=Record(value=deployment), message=message, replica_states={"STARTING": 2}
+        )
+        found = Record(status=Record(value=application), message="", deployments={"Model": model})
+        monkeypatch.setattr("ray.serve.status", lambda: Record(applications={"app": found}))
+
+    monkeypatch.setattr("ray.serve.run_many", lambda *_, **__: None)
+    serve_says("DEPLOY_FAILED", "DEPLOY_FAILED", TRACEBACK)
+    with pytest.raises(LocalAppError, match=r"failed to start: Model(.|\n)*no model there"):
+        deploy(Record(), "app", 60.0)
+    serve_says("DEPLOYING", "UPDATING", "waiting for 2 CPUs")
+    with pytest.raises(
+        LocalAppError, match=r"still DEPLOYING after 0\.01 s(.|\n)*2 CPUs"
+    ) as caught:
+        deploy(Record(), "app", 0.01)
+    assert "fewer replicas" in str(caught.value.change)
+    monkeypatch.setattr("ray.serve.status", lambda: Record(applications={}))
+    with pytest.raises(LocalAppError, match="NOT_STARTED"):
+        deploy(Record(), "app", 0.01)
+    serve_says("RUNNING", "HEALTHY", "")
+    deploy(Record(), "app", 0.01)

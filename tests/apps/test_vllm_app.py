@@ -11,9 +11,10 @@ import yaml
 import serve_apps.vllm
 from clustereval.core.errors import LocalAppError
 from serve_apps.faults import check_faults
+from serve_apps.registry import APPS
 from serve_apps.vllm.faults import FAULTS, LIVE, ODD_RANK, Planted, ReplicaFaults, TenantPriority
 from serve_apps.vllm.main import fitted, require_room
-from serve_apps.vllm.settings import CPU, GPU, PRESETS, AppSettings
+from serve_apps.vllm.settings import CPU, GPU, PRESETS, AppSettings, EngineSettings
 
 FOLDER = Path(serve_apps.vllm.__file__).parent
 
@@ -70,15 +71,38 @@ def test_both_presets_scale() -> None:
     [
         (AppSettings(hardware="cpu", min_replicas=40), "40 replicas need 82 CPUs"),
         (AppSettings(min_replicas=2, replica_gib=1e5), r"200000\.0 GiB for 2 replicas"),
+        (AppSettings(min_replicas=3), r"has 4 GPUs for vLLM(.|\n)*6 for 3 replicas of 2 each"),
     ],
 )
 def test_what_a_machine_cannot_hold_is_refused_with_the_numbers(
     app: AppSettings, said: str
 ) -> None:
     """Before minutes are spent on trying; what fits is not."""
+    two_each = EngineSettings(tensor_parallel_size=2)
     with pytest.raises(LocalAppError, match=said):
-        require_room(app)
-    require_room(AppSettings(hardware="cpu", replica_gib=0.001))
+        require_room(app, two_each, lambda: 4)
+    require_room(AppSettings(min_replicas=2), two_each, lambda: 4)
+
+
+def test_without_gpus_nobody_is_asked_for_them() -> None:
+    """Torch is not imported for an app on CPUs."""
+
+    def ask() -> int:
+        raise AssertionError("asked")
+
+    require_room(AppSettings(hardware="cpu", replica_gib=0.001), EngineSettings(), ask)
+
+
+def test_whoever_starts_the_app_waits_for_longer_than_the_app_itself() -> None:
+    """Else the reason, which the app knows, is lost."""
+    for preset in PRESETS.values():
+        assert APPS["vllm"].start_s > preset.app.start_s
+
+
+def test_a_start_that_fails_once_is_final_on_one_machine_only() -> None:
+    """In a cluster a node or a download may fail; here a model that fails fails again."""
+    assert CPU.app.failed_starts == 1
+    assert GPU.app.failed_starts > 1
 
 
 @pytest.mark.parametrize("name", ["serve.yaml", "serve-cpu.yaml"])

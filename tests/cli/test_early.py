@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,16 @@ def test_a_late_load_generator_is_left_alone(planned: Run) -> None:
     assert skipped is not None
     assert skipped.open == ["the load generator was late"]
     arrive(planned, second)
+    made = watcher.poll()
+    assert made is not None
+    assert not made.skipped
+
+
+def test_a_later_turn_of_a_conversation_is_not_late_for_its_user_s_sake(planned: Run) -> None:
+    """It is late against the moment at which it became due, not against its earliest one."""
+    watcher = Watcher(planned)
+    first, *_ = split(planned)
+    arrive(planned, [replace(one, due_s=one.due_s + 3) for one in first])
     made = watcher.poll()
     assert made is not None
     assert not made.skipped
@@ -223,7 +234,8 @@ def test_a_run_ends_when_every_gate_is_decided(tmp_path: Path) -> None:
     assert len(rows) == len(run.plan)
     assert set(rows.outcome[needless]) == {"dropped"}
     assert set(rows.outcome[~needless]) == {"ok"}
-    assert needless.sum() > 300
+    # How many are spared is a matter of how fast the machine looks.
+    assert needless.sum() > len(rows) / 10
     assert sent < len(rows) - 300
     assert rows.due_s[needless].min() >= looks.until_s
     for name in ("report.html", "junit.xml"):

@@ -49,6 +49,25 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+def test_a_plan_says_what_its_users_do(command) -> None:  # type: ignore[no-untyped-def]
+    """Conversations, clients that hang up and models are counted, and nothing is said of others."""
+    more = [
+        "phases.steady.sessions={think_s: 2}",
+        "phases.bursts.cancel={share: 0.2, within_s: 1}",
+        "tenants.acme.models={base: 1, 'base:x': 1}",
+    ]
+    said = command("prelaunch", *(part for one in more for part in ("--set", one)))
+    assert said.code == ExitCode.PASS, said.err
+    assert max(len(line) for line in said.out.splitlines()) <= 80
+    text = " ".join(said.out.split())
+    for words in ("conversations:", "to think; later turns", "hang up in mid-stream:", "base:x"):
+        assert words in text
+    told = json.loads(command("prelaunch", "--json", "--set", more[0]).out)
+    assert told["turns"] > told["conversations"] > 0
+    assert "to_cancel" not in told
+    assert "conversations" not in command("prelaunch").out
+
+
 def test_the_plan_fits_a_terminal_of_80_columns(command) -> None:  # type: ignore[no-untyped-def]
     """Picture, phases, gates and priors of a shipped scenario, no line wider, no colour codes."""
     said = command("prelaunch")

@@ -59,6 +59,23 @@ def test_a_simulated_run_is_a_run(tmp_path: Path) -> None:
     assert run.path(FINDINGS).read_text() == before
 
 
+@pytest.mark.parametrize(
+    ("override", "path"),
+    [
+        ("phases.steady.sessions={}", "phases.steady.sessions"),
+        ("phases.steady.cancel={share: 0.1, within_s: 1}", "phases.steady.cancel"),
+        ("tenants.acme.models={a: 1}", "tenants.acme.models"),
+    ],
+)
+def test_what_the_fleet_cannot_replay_is_refused(tmp_path: Path, override: str, path: str) -> None:
+    """Said before anything is written, with the override that leaves it out."""
+    request = Request(out=tmp_path / "run")
+    with pytest.raises(ScenarioError, match=path) as refused:
+        simulate_run(load_scenario(PRELAUNCH, (override,)), request, Quiet())
+    assert f"--set {path}=null" in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.simulation
 @pytest.mark.parametrize(
     ("fault", "check"),

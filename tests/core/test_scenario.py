@@ -34,10 +34,14 @@ def write(folder: Path, data: object, prompts: str | None = None) -> Path:
     return path
 
 
+PHASE = {"name": "a", "duration_s": 1, "arrivals": {"process": "poisson", "rate": 1}}
+STEPS = {"process": "steps", "rates": [1, 2]}
+SWEEP = {"name": "idle", "role": "baseline", "sweep": {"prompts": "g", "rate": 1}}
+
+
 def minimal(**changes: object) -> dict[str, object]:
     """The smallest valid scenario, with ``changes``."""
-    phase = {"name": "a", "duration_s": 1, "arrivals": {"process": "poisson", "rate": 1}}
-    return {"name": "s", "prompt_sets": {"g": "p.jsonl"}, "phases": [phase], **changes}
+    return {"name": "s", "prompt_sets": {"g": "p.jsonl"}, "phases": [PHASE], **changes}
 
 
 @pytest.mark.parametrize("path", sorted(scenarios_dir().glob("*.yaml")), ids=lambda p: p.stem)
@@ -58,6 +62,39 @@ def test_the_five_scenarios_ship() -> None:
     ("change", "words"),
     [
         ({"phasess": []}, ["unknown key 'phasess'", "did you mean 'phases'?"]),
+        (
+            {"phases": [{**SWEEP, "sessions": {}}]},
+            ["a sweep asks every turn by itself: drop sessions"],
+        ),
+        (
+            {"phases": [{**SWEEP, "cancel": {"share": 0.1, "within_s": 1}}]},
+            ["idle answers are what others are compared with: drop cancel"],
+        ),
+        (
+            {"phases": [{**PHASE, "sessions": {}, "arrivals": STEPS}]},
+            ["steps judge each rate by what was due in it", "drop sessions, or the steps"],
+        ),
+        (
+            {"phases": [{**PHASE, "sessions": {}, "arrivals": {"process": "trace", "file": "t"}}]},
+            ["a trace has its own requests: drop sessions"],
+        ),
+        (
+            {"phases": [{**PHASE, "cancel": {"share": 1.5, "within_s": 1}}]},
+            ["phases.0.cancel.share", "found 1.5"],
+        ),
+        (
+            {"phases": [{**PHASE, "sessions": {"thinks_s": 1}}]},
+            ["unknown key 'phases.0.sessions.thinks_s'; did you mean 'think_s'?"],
+        ),
+        (
+            {
+                "phases": [{**PHASE, "cancel": {"share": 0.1, "within_s": 1}}],
+                "request": {"stream": False},
+            },
+            ["phase 'a' hangs up after the first token, but request.stream is false"],
+        ),
+        ({"tenants": [{"name": "t", "share": 1, "models": {}}]}, ["models: name at least one"]),
+        ({"request": {"logprobs": 21}}, ["request.logprobs", "found 21"]),
         ({"request": {"timout_s": 3}}, ["request.timout_s", "'timeout_s'"]),
         ({"request": {"timeout_s": -1}}, ["request.timeout_s", "greater than 0", "-1"]),
         ({"request": {"max_tokens": "many"}}, ["request.max_tokens", "integer", "'many'"]),

@@ -14,6 +14,7 @@ from docs.generate import ROOT
 TEXT = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
 REQUEST_PART, CLUSTER_PART = TEXT.split("## Of the cluster over time")
 FROM_THE_ANSWER = ("cached_tokens", "engine_queue_s", "engine_prefill_s", "in_flight")
+CLIENTS_OWN = ("first_byte_s", "read_delay_s", "client_delay_s")
 ROWS = [line for line in TEXT.splitlines() if line.startswith("| ") and "held by |" not in line]
 TESTS = sorted(set(re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", TEXT)))
 
@@ -31,7 +32,11 @@ def first_cells(text: str) -> str:
 
 @pytest.mark.parametrize(
     "column",
-    [c.name for c in REQUESTS.columns if c.stage == "observe" or c.name in FROM_THE_ANSWER],
+    [
+        c.name
+        for c in REQUESTS.columns
+        if c.stage == "observe" or c.name in (*FROM_THE_ANSWER, *CLIENTS_OWN)
+    ],
 )
 def test_every_observed_column_has_a_line(column: str) -> None:
     """Whatever the join or the answer itself tells of the cluster is accounted for."""

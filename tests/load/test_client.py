@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from clustereval.load.client import ChatClient
 from clustereval.load.request_writer import RequestWriter
 from clustereval.load.rows import ERROR_TYPES, Arrival
 from clustereval.load.transport import Origin
-from tests.support.mock_server import Fault, MockServer, self_signed
+from tests.support.certificates import self_signed
+from tests.support.mock_server import Fault, MockServer
 
 KEY = "sk-very-secret-0123456789"
 
@@ -32,10 +34,24 @@ def server() -> Iterator[MockServer]:
 
 def library() -> PromptLibrary:
     texts = {"plain": "how are you today", **{f"f-{f}": f"fault:{f}" for f in Fault}}
-    return PromptLibrary(
+    plain = [
         Prompt(id=name, family="qa", messages=[Message(role="user", content=text)])
         for name, text in texts.items()
+    ]
+    talk = [
+        Message(role="assistant" if text in ("scripted", "so") else "user", content=text)
+        for text in ("a", "scripted", "b", "so", "c")
+    ]
+    own = Prompt(
+        id="own",
+        family="qa",
+        messages=[Message(role="user", content="hello")],
+        max_tokens=7,
+        logprobs=0,
+        tools=[{"type": "function", "function": {"name": "f"}}],
+        response_format={"type": "json_object"},
     )
+    return PromptLibrary([*plain, Prompt(id="turn-2", family="qa", messages=talk), own])
 
 
 def client(url: str, tenant: Tenant | None = None, **request: Any) -> ChatClient:
@@ -49,6 +65,8 @@ def client(url: str, tenant: Tenant | None = None, **request: Any) -> ChatClient
         tenants=[tenant or Tenant(name="acme", share=1)],
         prompts=library(),
         api_key_env="CLUSTEREVAL_TEST_KEY",
+        headers=origin.headers,
+        secrets=origin.proxy.secrets if origin.proxy else (),
     )
     return ChatClient(origin, write, settings, time.perf_counter)
 
@@ -66,7 +84,7 @@ def test_a_streamed_answer_is_recorded_whole(server: MockServer) -> None:
     """Text, times, tokens, ids and the probe's headers of a good answer all reach the row."""
     before = time.perf_counter()
     row = client(server.url).send(arrival("plain"), in_flight=3)
-    assert set(row) == {"request_id", "headers", *RESPONSE_FIELDS}
+    assert set(row) == {"request_id", "due_s", "headers", *RESPONSE_FIELDS}
     assert row["outcome"] == "ok"
     assert row["error_type"] is None
     assert row["output_text"] == "echo: how are you today"
@@ -171,6 +189,76 @@ def test_tool_calls_are_assembled(server: MockServer) -> None:
     ]
     assert row["finish_reason"] == "tool_calls"
     assert row["output_text"] == ""
+
+
+def test_a_client_that_is_to_hang_up_does_so_in_mid_stream(server: MockServer) -> None:
+    """So long after the first token it closes the connection: neither an error nor a whole answer,
+    with the time to first token and the text up to there."""
+    before = server.hung_up
+    sender = client(server.url, timeout_s=5.0)
+    row = sender.send(replace(arrival(f"f-{Fault.LONG}"), cancel_after_s=0.15), in_flight=0)
+    assert (row["outcome"], row["error_type"], row["cancelled"]) == ("ok", None, True)
+    assert 0.14 <= row["end_s"] - row["first_token_s"] <= 0.4
+    assert row["output_text"].startswith("word word ")
+    assert len(row["output_text"].split()) < 50
+    assert (row["finish_reason"], row["output_tokens"]) == (None, None)
+    assert sender._origin._idle == []
+    limit = time.perf_counter() + 3
+    while server.hung_up == before and time.perf_counter() < limit:
+        time.sleep(0.01)
+    assert server.hung_up == before + 1, "the server was not told"
+
+
+@pytest.mark.parametrize("after_s", [0.0, 30.0])
+def test_hanging_up_waits_for_the_first_token_and_not_longer_than_the_answer(
+    server: MockServer, after_s: float
+) -> None:
+    """At once after the first token there is a token; an answer that was faster is a whole one."""
+    row = client(server.url).send(replace(arrival("plain"), cancel_after_s=after_s), in_flight=0)
+    assert row["outcome"] == "ok"
+    assert row["first_token_s"] is not None
+    assert row["cancelled"] is (after_s == 0)
+    assert (row["output_text"] == "echo: how are you today") is (after_s > 0)
+
+
+def test_a_failure_before_the_hanging_up_is_a_failure(server: MockServer) -> None:
+    """What ends in an error, or never begins to answer, is not excused by a later plan."""
+    rows = [
+        client(server.url).send(replace(arrival(f"f-{f}"), cancel_after_s=9.0), in_flight=0)
+        for f in (Fault.HTTP_500, Fault.SILENT, Fault.CUT)
+    ]
+    assert [row["outcome"] for row in rows] == ["error", "timeout", "error"]
+    assert not any(row["cancelled"] for row in rows)
+
+
+def test_each_request_asks_for_its_own_model_and_parameters(server: MockServer) -> None:
+    """An arrival's model and what its prompt asks for go into the body; the rest is the run's."""
+    sender = client(server.url, logprobs=2)
+    sender.send(replace(arrival("plain"), model="base:adapter"), in_flight=0)
+    sender.send(arrival("own"), in_flight=0)
+    adapter, own = (sent["body"] for sent in server.requests[-2:])
+    assert (adapter["model"], own["model"]) == ("base:adapter", "mock")
+    assert (adapter["logprobs"], adapter["top_logprobs"], adapter["max_tokens"]) == (True, 2, 256)
+    assert (own["logprobs"], own["max_tokens"]) == (True, 7)
+    assert "top_logprobs" not in own
+    assert own["response_format"] == {"type": "json_object"}
+    assert own["tools"] == [{"type": "function", "function": {"name": "f"}}]
+
+
+def test_log_probabilities_reach_the_row(server: MockServer) -> None:
+    """Their mean over the tokens; what is no log probability is left out."""
+    row = client(server.url, logprobs=0).send(arrival(f"f-{Fault.LOGPROBS}"), in_flight=0)
+    assert row["logprob_mean"] == -0.5
+    assert client(server.url).send(arrival("plain"), in_flight=0)["logprob_mean"] is None
+
+
+def test_a_turn_tells_what_the_model_said_before(server: MockServer) -> None:
+    """The model's own answers stand in place of the scripted ones, in their order."""
+    sender = client(server.url)
+    sender.send(replace(arrival("turn-2"), said=("mine", "too")), in_flight=0)
+    sender.send(arrival("turn-2"), in_flight=0)
+    told = [[m["content"] for m in sent["body"]["messages"]] for sent in server.requests[-2:]]
+    assert told == [["a", "mine", "b", "too", "c"], ["a", "scripted", "b", "so", "c"]]
 
 
 def test_retry_after_is_recorded(server: MockServer) -> None:

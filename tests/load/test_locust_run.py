@@ -52,7 +52,8 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows_of(run: Run) -> pd.DataFrame:
     rows = pd.DataFrame(read_json_lines(run.path(RAW_RESPONSES)))
-    return rows.merge(run.plan, on="request_id", validate="one_to_one")
+    plan = run.plan.drop(columns="due_s")  # of a later turn, the row's own
+    return rows.merge(plan, on="request_id", validate="one_to_one")
 
 
 @pytest.fixture(scope="module")

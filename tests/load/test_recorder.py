@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from clustereval.core.errors import InvalidRunError, RunFolderError
-from clustereval.load.progress import SelfWatch, Tally, quantiles, read_progress
+from clustereval.load.progress import Tally, read_progress
 from clustereval.load.recorder import Recorder
 from clustereval.load.rows import Arrival, dropped, make_row
+from clustereval.load.self_watch import SelfWatch, Usage
 from clustereval.rundir import read_json_lines
 
 ARRIVAL = Arrival("r-1", "a" * 32, "b" * 16, 1.0, "p", "t", "q", None)
@@ -74,7 +75,7 @@ def test_progress_counts_and_forgets(tmp_path: Path) -> None:
     now = tally.progress(5, 2, "burst")
     assert now.outcomes == {"ok": 1, "error": 0, "timeout": 0, "dropped": 1}
     assert now.ended == 2
-    assert now.ttft_p50_s == pytest.approx(0.5)
+    assert now.ttft_p50_s == pytest.approx(0.5, rel=0.01)
     assert tally.progress(12.5, 0, None).ttft_p99_s is None
     assert tally.counts()["error_types"] == {"deadline": 1}
     (tmp_path / "p.json").write_text(now.model_dump_json())
@@ -84,13 +85,16 @@ def test_progress_counts_and_forgets(tmp_path: Path) -> None:
 
 def test_the_self_account_states_lag_and_cpu() -> None:
     """A loop that wakes late and burns half a core says so, and its busiest second too."""
-    times, cpu = iter([0.0, 0.06, 1.05, 2.11, 2.11]), iter([0.0, 0.0, 0.9, 1.0, 1.0])
-    watch = SelfWatch(lambda: next(cpu), lambda: next(times))
+    times = iter([0.0, 0.06, 1.05, 2.11, 2.11])
+    # Asked at the start, after each whole second, and at the end.
+    used = iter([Usage(0.0, 5.0), Usage(0.9, 6.05), Usage(1.0, 8.17), Usage(1.0, 8.17)])
+    watch = SelfWatch(lambda: next(used), lambda: next(times), cores=2)
     for asked_s in (0.05, 1.0, 2.1):
         watch.woke(asked_s)
     account = watch.account()
     assert account["loop_lag_s"]["max"] == pytest.approx(0.05)
     assert account["cpu_ratio"] == pytest.approx(1.0 / 2.11, abs=1e-3)
     assert account["cpu_ratio_highest_s"] == pytest.approx(0.9 / 1.05, abs=1e-3)
-    assert quantiles([]) is None
+    assert account["machine_cpu_ratio"] == pytest.approx(3.17 / 2.11 / 2, abs=1e-3)
+    assert account["machine_cpu_ratio_highest_s"] == pytest.approx(1.0, abs=1e-3)
     json.dumps(account)

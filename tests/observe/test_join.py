@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from clustereval.core.columns import CLUSTER, OUTCOMES, PLAN, REQUESTS
 from clustereval.core.scenario import Scenario
+from clustereval.observe.derive import count_in_flight
 from clustereval.observe.join import RawRun, join, join_rows
 from clustereval.rundir import RAW_ACCESS, RAW_CLUSTER, RAW_RESPONSES, Manifest, Run, Target
 from tests.observe.records import T0, access, plan, response, sample, write_lines
@@ -53,6 +54,34 @@ _RECORD = st.one_of(
         },
     ),
 )
+
+
+def test_a_later_turn_is_dated_by_when_it_became_due() -> None:
+    """Lateness and times from due count from there; nothing else is due at another time than
+    planned, nor is a turn ever before its earliest moment."""
+    turns = plan(4, think_s=[None, 1.0, 1.0, 1.0])
+    told = [
+        response(0, due_s=-5.0),
+        response(1, due_s=7.0, sent_s=7.01, first_token_s=7.5, end_s=8.0),
+        response(2, due_s=0.5),
+        response(3, due_s="soon"),
+    ]
+    rows = join_rows(RawRun(turns, told, (), (), T0), scenario()).requests
+    assert rows.due_s.tolist() == [0.0, 7.0, 2.0, 3.0]
+    assert rows.late_s[1] == pytest.approx(0.01)
+    assert (rows.ttft_due_s[1], rows.e2e_due_s[1]) == (0.5, 1.0)
+
+
+def test_an_answer_that_was_broken_off_has_a_ttft_and_no_e2e() -> None:
+    """Its end is the client's doing; that of a faster answer tells only of the fast ones."""
+    hasty = plan(3, cancel_after_s=[0.2, 0.2, None])
+    told = [response(0, cancelled=True), response(1, cancelled=False), response(2, cancelled="no")]
+    rows = join_rows(RawRun(hasty, told, (), (), T0), scenario()).requests
+    assert rows.ttft_due_s.notna().all()
+    assert rows.e2e_due_s.isna().tolist() == [True, True, False]
+    assert rows.e2e_sent_s.isna().tolist() == [True, True, False]
+    assert rows.cancelled.tolist() == [True, False, pd.NA]
+    assert (rows.outcome == "ok").all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -409,3 +438,37 @@ def test_a_probe_alone_gives_a_time_line_too() -> None:
     assert by_metric["replicas_running"] == [2.0, 2.0, 2.0]
     assert by_metric["queue_depth"] == [0.0, 1.0, 2.0]
     assert cluster.loc[cluster["metric"] == "replica_started", "t_s"].to_list() == [-10.0]
+
+
+def test_the_ingress_and_the_proxy_before_a_replica_state_their_own_latencies() -> None:
+    """Each from its own line; where the ingress itself answered, there is none before it."""
+    lines = [
+        access(0, "m1", end=0.5, latency_s=0.2),
+        access(0, "i1", end=0.5, latency_s=0.3, deployment="Ingress"),
+        access(0, "x1", end=0.5, latency_s=0.25, deployment="Other"),
+        access(0, None, end=0.5, latency_s=0.4, kind="proxy"),
+    ]
+    seen = [
+        sample(0, "replicas_running", 1, ingress=False, leaf=True),
+        sample(0, "replicas_running", 1, deployment="Ingress", ingress=True, leaf=False),
+        sample(0, "replicas_running", 1, deployment="Other", ingress=False, leaf=False),
+    ]
+    columns = ["server_latency_s", "ingress_latency_s", "proxy_latency_s"]
+    frame = _join([response(0)], access=lines, samples=seen)
+    assert frame.loc["r0", columns].tolist() == pytest.approx([0.2, 0.3, 0.4])
+    only = _join([response(0)], access=[lines[1], lines[3]], samples=seen[1:2])
+    assert only.loc["r0", ["server_latency_s", "proxy_latency_s"]].tolist() == [0.3, 0.4]
+    assert pd.isna(only.loc["r0", "ingress_latency_s"])
+
+
+def test_requests_in_flight_are_counted_over_all_load_processes() -> None:
+    """Each process knows its own only; together they are those sent before and not yet ended."""
+    frame = pd.DataFrame(
+        {
+            "sent_s": pd.array([0.0, 1.0, 2.0, 6.0, None, None], dtype="Float64"),
+            "end_s": pd.array([5.0, 3.0, 4.0, 7.0, 2.5, None], dtype="Float64"),
+            "in_flight": pd.array([0, 0, 1, 0, 0, None], dtype="Int64"),
+        }
+    )
+    count_in_flight(frame)
+    assert frame["in_flight"].fillna(-1).tolist() == [0, 1, 2, 0, 3, -1]

@@ -361,3 +361,15 @@ def test_slow_endpoints_do_not_hold_up_the_sampling(monkeypatch: pytest.MonkeyPa
             scraper.scrape()
         scraper.close()
     assert asked == [*hosts, *hosts]
+
+
+def test_a_nodes_further_endpoints_are_not_missed_where_one_of_it_answers() -> None:
+    """A head node lists ports of its autoscaler and its dashboard, too, which may not be there."""
+    with serving(lambda call: Reply(200, [VLLM.encode()])) as url:
+        node = url.removeprefix("http://")
+        beside, elsewhere = f"{node.rpartition(':')[0]}:9", "localhost:9"
+        scraper = Scraper([node, beside, elsewhere], timeout_s=0.5)
+        for _ in range(3):
+            scraper.scrape()
+        assert scraper.unreachable == [elsewhere]
+        scraper.close()

@@ -129,6 +129,27 @@ def test_a_model_need_not_be_named_where_there_is_one() -> None:
         resolve_model(f"{url}/v1", None)
 
 
+def test_an_adapter_is_not_the_model_that_need_not_be_named() -> None:
+    """vLLM lists LoRA adapters with the model they are of: there is one model, which is meant."""
+    adapter = {"id": "m-billing", "parent": "m"}
+    listed = json_reply({"data": [{"id": "m", "parent": None}, adapter]})
+    with serving(lambda call: listed) as url:
+        assert resolve_model(f"{url}/v1", None) == "m"
+        assert resolve_model(f"{url}/v1", "m-billing") == "m-billing"
+    with (
+        serving(lambda call: json_reply({"data": [adapter]})) as url,
+        pytest.raises(TargetError, match="it lists m-billing"),
+    ):
+        resolve_model(f"{url}/v1", None)
+
+
+def test_models_that_the_target_does_not_list_are_told() -> None:
+    """Those of the tenants alone, and none where it lists nothing at all."""
+    facts = TargetFacts(url="u", model="m", models=["m", "m:a"])
+    assert facts.unlisted([None, "m", "m:a", "m:b"]) == ["m:b"]
+    assert facts.model_copy(update={"models": []}).unlisted(["m:b"]) == []
+
+
 def test_a_wrong_key_names_the_option_and_never_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """401 without and with a key; a server that echoes the key does not get it into our text."""
     with serving(StubApi(key="right")) as url:
@@ -271,3 +292,31 @@ def test_doctor_says_why_nothing_can_be_pinned(
     router = lines["router's queue and wait"]
     assert router.observed is (wire.ROUTER_WAIT_S in headers)
     assert ("direct streaming" in router.detail) is (deployment == "LLMRouter")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({"min_replicas": 1, "max_replicas": 1}, "Model: target_ongoing_requests 4"),
+        ({"min_replicas": 1, "max_replicas": 2}, "Ingress: no target_ongoing_requests"),
+    ],
+)
+def test_an_ingress_that_cannot_scale_is_not_said_to_fail_to(
+    bounds: dict[str, int], said: str
+) -> None:
+    """Serve LLM's ingress has its default target, which is none, and one replica at most."""
+    scaling = {
+        "Ingress": {"target_ongoing_requests": 1e9, **bounds},
+        "Model": {"target_ongoing_requests": 4, "min_replicas": 1, "max_replicas": 2},
+    }
+    deployments = {
+        name: DeploymentState(name=name, deployment_config={"autoscaling_config": config})
+        for name, config in scaling.items()
+    }
+    ray = RayFacts((ApplicationState(name="a", deployments=deployments),))
+    [line] = [
+        line
+        for line in explain(TargetFacts(url="http://h/v1", model="m"), ray)
+        if line.fact == "autoscaler"
+    ]
+    assert line.detail.startswith(said)

@@ -122,6 +122,26 @@ def test_one_call_observes_server_router_and_engine() -> None:
     assert given == before
 
 
+@pytest.mark.parametrize(
+    ("ray", "vllm", "other"),
+    [("2.60.3", "0.29.1", None), ("2.61.0", "0.29.0", "ray"), ("2.60.0", "0.30.0+cpu", "vllm")],
+)
+def test_another_version_of_the_same_shape_is_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    ray: str,
+    vllm: str,
+    other: str | None,
+) -> None:
+    """Patches of the version that this was written for are not another one; the app runs on."""
+    monkeypatch.setattr(ray_private, "_version", {"ray": ray, "vllm": vllm}.get)
+    for _ in range(2):
+        assert issubclass(observe_llm(FakeLLMConfig()).server_cls, ObservedServer)
+    said = [r.getMessage() for r in caplog.records if "another version" in r.getMessage()]
+    assert len(said) == (other is not None)
+    assert all(f"another version of {other}. Expected: ray 2.60" in line for line in said)
+
+
 def test_what_the_user_set_stays() -> None:
     """Options of the engine, other settings of the deployment, the router's own parameters."""
     given = FakeLLMConfig(

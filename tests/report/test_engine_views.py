@@ -34,6 +34,10 @@ def answers(**columns: Any) -> pd.DataFrame:
             "router_wait_s": 0.1,
             "engine_queue_s": 0.2,
             "engine_prefill_s": 0.3,
+            "e2e_sent_s": 3.0,
+            "proxy_latency_s": 2.95,
+            "ingress_latency_s": 2.75,
+            "server_latency_s": 2.5,
         }
     )
     return frame.assign(**columns)
@@ -65,7 +69,7 @@ def test_the_chart_says_the_same_in_words_bars_and_numbers() -> None:
     """Caption, figure and table agree; a bar is whole."""
     chart = ttft_chart(answers())
     assert (
-        "The slowest requests when `idle` wait 1.96 s for their first token: 69% in the rest"
+        "The slowest requests when `idle` wait 1.96 s for their first token: 57% in the rest"
         in (chart.caption)
     )
     assert chart.figure is not None
@@ -73,11 +77,12 @@ def test_the_chart_says_the_same_in_words_bars_and_numbers() -> None:
     assert sum(values[1] for values in bars.values()) == pytest.approx(100, abs=0.1)
     assert chart.table is not None
     assert chart.table.head == [
-        "saturation", "requests", "TTFT", "router", "engine queue", "prefill", REST,
+        "saturation", "requests", "TTFT",
+        "client and network", "proxy", "router", "engine queue", "prefill", REST,
     ]  # fmt: skip
     assert chart.table.rows[1][:3] == ["idle, slowest", "6", "1.96 s"]
     assert [cell.rpartition(" ")[2] for cell in chart.table.rows[1][3:]] == [
-        "(5%)", "(10%)", "(15%)", "(69%)",
+        "(3%)", "(10%)", "(5%)", "(10%)", "(15%)", "(57%)",
     ]  # fmt: skip
     assert chart.missing == []
 
@@ -85,8 +90,9 @@ def test_the_chart_says_the_same_in_words_bars_and_numbers() -> None:
 @pytest.mark.parametrize(
     ("gone", "says", "left"),
     [
-        (["router_wait_s"], "Ray Serve LLM, or the header `x-clustereval-router-wait-s`", 3),
-        (["engine_queue_s", "engine_prefill_s"], "enable_per_request_metrics=True", 2),
+        (["router_wait_s"], "Ray Serve LLM, or the header `x-clustereval-router-wait-s`", 5),
+        (["engine_queue_s", "engine_prefill_s"], "enable_per_request_metrics=True", 4),
+        (["proxy_latency_s"], "--ray-dashboard", 4),
     ],
 )
 def test_a_part_that_is_not_observed_is_within_the_rest_and_said(
@@ -102,11 +108,22 @@ def test_a_part_that_is_not_observed_is_within_the_rest_and_said(
 
 def test_where_nothing_is_observed_there_is_no_figure() -> None:
     """Only what would make it visible; and without streams there is nothing to divide."""
-    parts = dict.fromkeys(["router_wait_s", "engine_queue_s", "engine_prefill_s"], np.nan)
+    stated = ["router_wait_s", "engine_queue_s", "engine_prefill_s", "proxy_latency_s"]
+    parts = dict.fromkeys(stated, np.nan)
     chart = ttft_chart(answers(**parts))
     assert chart.figure is None
-    assert len(chart.missing) == 2
+    assert len(chart.missing) == 3
     assert "no TTFT to divide" in ttft_chart(answers(ttft_sent_s=np.nan)).missing[0]
+
+
+def test_without_an_ingress_of_its_own_the_proxy_calls_the_server() -> None:
+    """Then the proxy's share is up to the server's line; a line that is late makes no debt."""
+    late = answers(ingress_latency_s=None, server_latency_s=2.5, proxy_latency_s=3.01)
+    chart = ttft_chart(late.astype({"ingress_latency_s": "Float64"}))
+    assert chart.table is not None
+    row = dict(zip(chart.table.head, chart.table.rows[0], strict=True))
+    assert row["client and network"] == "0 ms (0%)"
+    assert row["proxy"].startswith("510 ms")
 
 
 def test_a_part_that_few_answers_state_is_left_out() -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from clustereval.core.findings import Status
 from clustereval.report.aggregates import lateness
-from clustereval.report.trust import _pairs, _power, _traced
-from tests.report.samples import sample_findings
+from clustereval.report.trust import _pairs, _power, _traced, trust
+from tests.report.samples import lively_run, sample_findings
 
 
 def test_undecided_without_an_estimate_is_not_called_decided() -> None:
@@ -48,3 +49,16 @@ def test_kept_lengths_of_a_trace_are_shown() -> None:
     assert "1 of 2 prompts" in dict(_traced(frame.astype("Int64")))["traced prompts"]
     assert _traced(None) == []
     assert _traced(pd.DataFrame({"prompt_tokens": [1]})) == []
+
+
+def test_the_clients_part_is_told_beside_its_lateness(tmp_path: Path) -> None:
+    """What run_health found of the load generator's own part of TTFT is said in the section."""
+    findings = sample_findings()
+    told = "the load generator's own part of the p99 TTFT (0.2 s): 3.0%"
+    own = findings.findings[0].model_copy(
+        update={"check": "run_health", "metric": "client_ratio.ttft", "sentence": told}
+    )
+    findings.findings.append(own)
+    manifest = lively_run(tmp_path / "run", rows=50).manifest
+    assert trust(manifest, None, None, findings, None).client_part == [told]
+    assert trust(manifest, None, None, None, None).client_part == []

@@ -57,6 +57,33 @@ def score(rows: pd.DataFrame, *names: str, prompts: PromptLibrary | None = None)
     return frame.set_index("request_id")
 
 
+def test_an_answer_whose_client_was_to_hang_up_is_not_scored() -> None:
+    """No row at all, whether it was cut or was faster: it failed nothing, and proves nothing."""
+    rows = requests({"cancel_after_s": 1.0, "output_text": "Par"}, {"cancel_after_s": 1.0}, {})
+    assert score(rows, "correct").index.tolist() == ["r2"]
+
+
+def test_an_adapter_is_compared_with_its_own_idle_answers() -> None:
+    """Another model's answer to the same prompt says nothing of it."""
+    rows = requests(
+        {"role": "baseline", "output_text": "Paris"},
+        {"role": "baseline", "output_text": "Lyon", "model": "m:a"},
+        {"output_text": "Lyon", "model": "m:a"},
+        {"output_text": "Lyon"},
+        {"output_text": "Lyon", "model": "m:b"},
+    )
+    found = score(rows, "fidelity")
+    assert found.loc[["r2", "r3"]].value.tolist() == [1.0, 0.0]
+    assert "r4" not in found.index, "no idle answer of that adapter"
+
+
+def test_a_turn_after_the_model_s_own_answers_has_no_idle_answer() -> None:
+    """Its input is not the prompt's; what is right is, so it is scored all the same."""
+    rows = requests({"role": "baseline"}, {"history": "answers", "output_text": "Lyon"})
+    assert score(rows, "fidelity").index.tolist() == []
+    assert score(rows, "correct").value.tolist() == [1.0, 0.0]
+
+
 def test_requests_without_a_whole_answer_are_unscored() -> None:
     """Error, time-out, drop and a stream that was cut are unscored, and say which they are."""
     rows = requests(

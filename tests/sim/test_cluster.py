@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -103,6 +104,31 @@ def test_the_official_client_gets_streams(client: openai.OpenAI) -> None:
     assert usage is not None
     assert usage.prompt_tokens_details is not None
     assert usage.prompt_tokens_details.cached_tokens is not None
+
+
+def test_a_client_that_hangs_up_leaves_nothing_behind(app: LocalApp) -> None:
+    """Through Serve's proxy: the replica holds no request and no KV blocks any more, long before
+    the answers would have ended."""
+    text = " ".join(["incomprehensibilities" * 5] * 12)  # echoed: some 220 tokens, 0.01 s each
+    body = {
+        "model": app.model, "stream": True, "messages": [{"role": "user", "content": text}],
+    }  # fmt: skip
+    answers = []
+    with contextlib.ExitStack() as clients:
+        for _ in range(3):
+            client = clients.enter_context(httpx.Client(timeout=30))
+            stream = client.stream(
+                "POST", f"{app.url}/chat/completions", json=body, headers={wire.PIN: "rank:0"}
+            )
+            answers.append(clients.enter_context(stream).iter_bytes())
+            next(answers[-1])
+        held = pinned(app, "rank:0").headers
+    assert float(held[wire.QUEUE_DEPTH]) >= 2
+    assert float(held[wire.KV_CACHE_USAGE]) > 0
+    time.sleep(0.3)
+    left = pinned(app, "rank:0").headers
+    assert float(left[wire.QUEUE_DEPTH]) == 0
+    assert float(left[wire.KV_CACHE_USAGE]) == 0
 
 
 def test_the_official_client_understands_the_errors(client: openai.OpenAI) -> None:

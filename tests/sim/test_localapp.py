@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from clustereval.core.errors import LocalAppError, ScenarioError
+from clustereval.core.owners import claim, end_abandoned
 from clustereval.core.priority import NICE
 from clustereval.core.processes import MARKER, end_marked, marked_processes
 from clustereval.localapp import LocalApp
@@ -143,6 +144,57 @@ def test_only_marked_processes_are_found_and_ended() -> None:
         other.wait()
 
 
+OWNER = """
+import os, subprocess, sys, time
+from pathlib import Path
+from clustereval.core.owners import claim
+from clustereval.core.processes import MARKER
+held = claim(Path(sys.argv[1]), sys.argv[2])
+left = [sys.executable, "-c", "import time; time.sleep(60)"]
+subprocess.Popen(left, env={**os.environ, MARKER: sys.argv[2]}, start_new_session=True)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_an_owner_left_when_it_was_killed_ends_with_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes and folder: of an owner that is gone, not of one that lives, nor what is no
+    cluster's folder."""
+    living, other, abandoned = (tmp_path / name for name in ("ce-1", "other", "ce-2"))
+    for folder in (living, other, abandoned):
+        folder.mkdir()
+    marker = f"test-{os.getpid()}-abandoned"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(abandoned), marker], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "ready\n"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("clustereval.localapp.SOCKET_PATH_ROOM", 1000)
+    with claim(living, f"test-{os.getpid()}-living"), socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert end_abandoned(tmp_path) == 0
+        assert marked_processes(marker)
+        owner.kill()
+        owner.wait()
+        with pytest.raises(LocalAppError, match="port"):
+            LocalApp.start(port=taken.getsockname()[1])
+    assert marked_processes(marker) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ce-1", "other"]
+
+
+def test_a_link_in_the_temporary_folder_leads_nowhere(tmp_path: Path) -> None:
+    """Whoever may write there could make one that names a folder of somebody else's."""
+    (tmp_path / "kept").mkdir()
+    claim(tmp_path / "kept", "nobody's").close()
+    (tmp_path / "ce-3").symlink_to(tmp_path / "kept")
+    assert end_abandoned(tmp_path) == 0
+    assert (tmp_path / "kept").is_dir()
+
+
 @pytest.mark.cluster
 def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
     """kill -9 gives nobody a chance to clean up: the app notices, and ends its cluster itself."""
@@ -168,17 +220,3 @@ def test_nothing_is_left_when_the_start_is_interrupted(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(40) != 0
     assert gone(marker, 1)
-
-
-@pytest.mark.cluster
-def test_nothing_is_left_when_the_app_crashes(tmp_path: Path) -> None:
-    """Stopping an app whose own process is dead ends the rest of its cluster; twice is harmless."""
-    app = LocalApp.start(prompt_files=[], log=tmp_path / "log")
-    try:
-        app._process.kill()
-        app._process.wait()
-        assert not app.is_running
-    finally:
-        app.stop()
-        app.stop()
-    assert gone(app.marker, 1)

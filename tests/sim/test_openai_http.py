@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -41,13 +44,18 @@ KNOWN = [
 SETTINGS = EngineSettings(kv_blocks=1024, cold_requests=0)
 
 
-def serve(faults: dict[str, float] | None = None) -> TestClient:
-    model = Model(SETTINGS, AnswerBook(KNOWN, 1.0), Faults(faults or {}, rank=1))
+def serve(
+    faults: dict[str, float] | None = None,
+    known: Sequence[Prompt] = KNOWN,
+    accuracy: float = 1.0,
+    models: tuple[str, ...] = ("simulated",),
+) -> TestClient:
+    model = Model(SETTINGS, AnswerBook(known, accuracy), Faults(faults or {}, rank=1))
 
     @contextlib.asynccontextmanager
     async def start(api: FastAPI) -> AsyncIterator[None]:
         driver = Driver(model, time.monotonic)
-        api.state.replica = Replica(model, driver)
+        api.state.replica = Replica(model, driver, models)
         yield
         await driver.close()
 
@@ -58,6 +66,107 @@ def serve(faults: dict[str, float] | None = None) -> TestClient:
 def client() -> Iterator[TestClient]:
     with serve() as started:
         yield started
+
+
+@contextlib.contextmanager
+def over_a_socket(settings: EngineSettings) -> Iterator[tuple[Model, int]]:
+    """The API behind a real server, whose clients can hang up: the model, and the port."""
+    model = Model(settings, AnswerBook(KNOWN, 1.0), Faults({}, rank=1))
+
+    @contextlib.asynccontextmanager
+    async def start(api: FastAPI) -> AsyncIterator[None]:
+        driver = Driver(model, time.monotonic)
+        api.state.replica = Replica(model, driver)
+        yield
+        await driver.close()
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(create_api(start), log_level="error")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield model, listening.getsockname()[1]
+        server.should_exit = True
+        thread.join(5)
+
+
+def test_a_client_that_hangs_up_frees_its_place_in_the_engine() -> None:
+    """The request is out of the batch at once, and its KV blocks are free; not at its end."""
+    slow = EngineSettings(kv_blocks=1024, cold_requests=0, decode_seq_s=0.5)
+    with over_a_socket(slow) as (model, port):
+        messages = [m.model_dump() for m in KNOWN[0].messages]
+        body = json.dumps({"model": "simulated", "messages": messages, "stream": True}).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}"
+        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+            connection.sendall(head.encode() + b"\r\n\r\n" + body)
+            seen = b""
+            while b'"content":"' not in seen.replace(b'"content":""', b""):
+                seen += connection.recv(65536)
+            assert model.engine.num_requests == 1
+        left = time.monotonic()
+        while model.engine.num_requests and time.monotonic() < left + 5:
+            time.sleep(0.005)
+        assert time.monotonic() - left < 0.4
+        assert model.engine.kv.usage_ratio == 0
+
+
+def test_log_probabilities_are_told_where_asked_for(client: TestClient) -> None:
+    """Of each token, the same streamed and whole and each time; the simulation knows no others."""
+    whole = ask(client, logprobs=True, top_logprobs=3).json()["choices"][0]["logprobs"]["content"]
+    streamed = events(ask(client, stream=True, logprobs=True))
+    told = [
+        token
+        for c in streamed
+        for token in (c["choices"][0]["logprobs"] or {"content": []})["content"]
+    ]
+    assert "".join(token["token"] for token in whole) == "Glorian City is it"
+    assert all(-1 < token["logprob"] < 0 for token in whole)
+    assert [t["logprob"] for t in told] == [t["logprob"] for t in whole]
+    assert [len(t["top_logprobs"]) for t in (whole[0], told[0])] == [1, 0]
+    assert ask(client).json()["choices"][0]["logprobs"] is None
+
+
+def test_alternatives_without_log_probabilities_are_refused(client: TestClient) -> None:
+    """As vLLM refuses them."""
+    response = ask(client, top_logprobs=3)
+    assert response.status_code == 400
+    assert "top_logprobs" in response.json()["error"]["message"]
+
+
+def test_an_adapter_is_a_model_of_its_own() -> None:
+    """It is listed with its parent, errs on other prompts, and shares no prefix with another; one
+    that is not there is a 404."""
+    prompts = [
+        Prompt(
+            id=f"p{n}",
+            family="qa",
+            messages=[Message(role="user", content=f"What is {n}? " + "word " * 40)],
+            reference=Reference.model_validate({"answers": [f"It is {n} indeed"]}),
+        )
+        for n in range(40)
+    ]
+    with serve(known=prompts, accuracy=0.5, models=("simulated", "billing")) as client:
+        listed = client.get("/v1/models").json()["data"]
+        assert [(m["id"], m["parent"]) for m in listed] == [
+            ("simulated", None),
+            ("billing", "simulated"),
+        ]
+        cached = []
+        texts: dict[str, list[str]] = {"simulated": [], "billing": []}
+        for prompt in prompts:
+            for model in texts:
+                answer = ask(client, prompt, model=model).json()
+                assert answer["model"] == model
+                texts[model].append(answer["choices"][0]["message"]["content"])
+                cached.append(answer["usage"]["prompt_tokens_details"]["cached_tokens"])
+        assert cached == [0] * 80
+        assert texts["simulated"] != texts["billing"]
+        missing = ask(client, model="unknown")
+        assert missing.status_code == 404
+        assert missing.json()["error"]["code"] == "model_not_found"
 
 
 def ask(client: TestClient, prompt: Prompt = KNOWN[0], **more: Any) -> Any:

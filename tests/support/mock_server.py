@@ -6,8 +6,6 @@ else is answered with ``echo: <message>``, streamed in words where streaming is 
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import socket
 import ssl
@@ -19,11 +17,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 
 class Fault(StrEnum):
@@ -50,11 +43,13 @@ class Fault(StrEnum):
     TOOL = "tool"  # a tool call in fragments
     WHOLE = "whole"  # one JSON body although a stream was asked for
     BAD_WHOLE = "bad_whole"  # a JSON body that is no completion
+    LOGPROBS = "logprobs"  # each token with its log probability
+    LONG = "long"  # a good answer of a hundred words
     ECHO_KEY = "echo_key"  # the Authorization header as the answer
 
 
 class MockServer:
-    """The server on a free port of 127.0.0.1; a context manager.
+    """The server on a free port of ``host``; a context manager.
 
     Args:
         ttft_s: from the request to the first chunk.
@@ -70,11 +65,15 @@ class MockServer:
         itl_s: float = 0.002,
         hold_s: float = 3.0,
         tls: tuple[Path, Path] | None = None,
+        host: str = "127.0.0.1",
     ):
+        self._host = host
         self.ttft_s, self.itl_s, self.hold_s = ttft_s, itl_s, hold_s
         self.requests: list[dict[str, Any]] = []
+        self.hung_up = 0
+        """Answers that their client did not wait for."""
         self.released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+        self._server = ThreadingHTTPServer((host, 0), _Handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._server.mock = self  # type: ignore[attr-defined]
@@ -89,7 +88,7 @@ class MockServer:
 
     @property
     def url(self) -> str:
-        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}/v1"
+        return f"{self._scheme}://{self._host}:{self._server.server_address[1]}/v1"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -136,6 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._answer(Fault(fault) if fault else None, text, bool(body.get("stream")))
         except (BrokenPipeError, ConnectionResetError):
+            self.mock.hung_up += 1
             self.close_connection = True
 
     def _answer(self, fault: Fault | None, text: str, stream: bool) -> None:
@@ -156,6 +156,8 @@ class _Handler(BaseHTTPRequestHandler):
         answer = f"echo: {text}"
         if fault is Fault.ECHO_KEY:
             answer = self.headers["authorization"] or "no key"
+        if fault is Fault.LONG:
+            answer = " ".join(["word"] * 100)
         if fault is Fault.WHOLE or not stream:
             whole = {
                 "id": f"chatcmpl-{self.headers['x-request-id']}",
@@ -181,7 +183,9 @@ class _Handler(BaseHTTPRequestHandler):
             if index == 1 and fault in _MIDDLE:
                 self._misbehave(fault)
                 return
-            self._event(self._chunk(delta), fault)
+            self._event(
+                self._chunk(delta, logprob=-0.5 if fault is Fault.LOGPROBS else None), fault
+            )
         if fault is Fault.CUT_CLEAN:
             self._end()
             return
@@ -211,8 +215,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.mock.released.wait(self.mock.hold_s)
             self._drop()
 
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    def _chunk(
+        self, delta: dict[str, Any], finish: str | None = None, logprob: float | None = None
+    ) -> str:
+        choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": finish}
+        if logprob is not None:
+            told = {"token": "t", "logprob": logprob, "bytes": [116], "top_logprobs": []}
+            # JSON has no infinity, and servers are not always right.
+            bad = [{"logprob": None}, {"logprob": 3.0}, {"logprob": True}, "token", {}]
+            choice["logprobs"] = {"content": [told, *bad]}
         return json.dumps({"id": f"chatcmpl-{self.headers['x-request-id']}", "choices": [choice]})
 
     def _event(self, data: str, fault: Fault | None = None) -> None:
@@ -301,31 +312,3 @@ def _tool_deltas() -> list[dict[str, Any]]:
         {"index": 1, "id": "c2", "function": {"name": "now", "arguments": "{}"}},
     ]
     return [{"tool_calls": [part]} for part in parts]
-
-
-def self_signed(folder: Path) -> tuple[Path, Path]:
-    """Certificate and key for 127.0.0.1, made anew: paths of the two PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mock")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(pem))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return folder / "cert.pem", folder / "key.pem"

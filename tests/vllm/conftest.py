@@ -1,4 +1,7 @@
-"""One cluster for all tests of the real thing: an observed application and a plain one."""
+"""One cluster for all tests of the real thing: an observed application and a plain one.
+
+The observed one is deployed from the file that ships for that, as ``serve deploy`` does it.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,25 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
+import yaml
 
+import serve_apps.vllm
 from clustereval.core import wire
 from clustereval.localapp import LocalApp
 from clustereval.observe.dashboard import find_token
+from clustereval.rundir import Target
 from serve_apps import registry
 from serve_apps.registry import App
 from serve_apps.vllm.settings import CPU
 
-OBSERVED, PLAIN = "observed", "plain"
+FILE = yaml.safe_load(Path(serve_apps.vllm.__file__).with_name("serve-cpu.yaml").read_text("utf-8"))
+OBSERVED, PLAIN = FILE["applications"][0]["name"], "plain"
 DEPLOY_S = 400.0
 
 
@@ -40,9 +49,10 @@ class Cluster:
     token: str
     model: str
 
-    def target(self, application: str) -> str:
-        """Base URL of an application's API."""
-        return f"{self.url}/v1" if application == OBSERVED else f"{self.url}/{PLAIN}/v1"
+    def target(self, application: str) -> Target:
+        """An application, as a run or the doctor is told of it."""
+        url = f"{self.url}/v1" if application == OBSERVED else f"{self.url}/{PLAIN}/v1"
+        return Target(url=url, model=self.model, ray_dashboard=self.dashboard)
 
     def rest(self, method: str, body: Any = None) -> Any:
         """Asks Serve's REST API for all applications, or tells it what they are to be."""
@@ -62,12 +72,7 @@ class Cluster:
         Args:
             told: the observed deployment's ``user_config``; its own where not given.
         """
-        observed: dict[str, Any] = {
-            "name": OBSERVED,
-            "route_prefix": "/",
-            "import_path": "serve_apps.vllm.app:build",
-            "args": {"preset": "cpu", "app": {"max_replicas": 2}},
-        }
+        observed: dict[str, Any] = dict(FILE["applications"][0])
         if told is not None:
             name = f"PlantedServer:{self.model}"
             observed["deployments"] = [{"name": name, "user_config": dict(told)}]
@@ -102,6 +107,12 @@ class Cluster:
         (model,) = [d for name, d in deployments.items() if name.endswith(f":{self.model}")]
         return list(model["replicas"])
 
+    def engine(self, replica_id: str) -> psutil.Process:
+        """The process of an observed replica's engine."""
+        (pid,) = [r["pid"] for r in self.replicas(OBSERVED) if r["replica_id"] == replica_id]
+        (engine,) = [p for p in psutil.Process(pid).children() if "VLLM" in p.cmdline()[0]]
+        return engine
+
     def ask(self, application: str, pin: str | None = None) -> httpx.Response:
         """A short question, to a certain replica of the observed application."""
         body = {
@@ -111,7 +122,7 @@ class Cluster:
             "temperature": 0,
         }
         headers = {} if pin is None else {wire.PIN: pin}
-        url = f"{self.target(application)}/chat/completions"
+        url = f"{self.target(application).url}/chat/completions"
         return httpx.post(url, json=body, headers=headers, timeout=120)
 
     def warm_up(self) -> None:

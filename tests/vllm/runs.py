@@ -33,7 +33,7 @@ def replay(
     loaded = load_scenario(HERE / scenario, (f'prompt_sets.golden=["{file}"]', *overrides))
     request = Request(
         out=folder / "run",
-        target=cluster.target(application),
+        target=cluster.target(application).url,
         model=cluster.model,
         ray_dashboard=cluster.dashboard,
     )

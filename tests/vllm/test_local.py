@@ -16,7 +16,7 @@ from clustereval.core.processes import marked_processes
 from clustereval.localapp import LocalApp
 from tests.support.otlp import OtlpReceiver, attribute_values
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.vllm, pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +77,13 @@ def test_the_spans_of_serve_and_vllm_share_the_requests_trace(
 
 def test_nothing_is_left_when_the_app_is_killed(app: LocalApp, before: set[Path]) -> None:
     """kill -9 of the app's own process: vLLM's processes, which rename themselves, are found by
-    their marker and end with the rest; nor are their sockets."""
+    their marker and end with the rest; nor are their sockets. Stopping twice is harmless."""
     engines = [p for p in marked_processes(app.marker) if "VLLM" in p.cmdline()[0]]
     assert engines
     app._process.kill()
     app._process.wait()
+    assert not app.is_running
+    app.stop()
     app.stop()
     assert marked_processes(app.marker) == []
     assert not any(psutil.pid_exists(engine.pid) for engine in engines)

@@ -168,15 +168,19 @@ def latency_s(frames: Frames, column: str) -> Floats:
     """Latencies from *due* of answered requests; a time-out counts as at least its own length.
 
     Errors and arrivals never sent have no latency; they are judged as failures. Leaving the
-    time-outs out as well would make a slower target look faster.
+    time-outs out as well would make a slower target look faster. Requests whose client was to hang
+    up have no E2E, not even where they timed out before: their good ones would be missing.
     """
     values = np.where(frames.ok, frames.numbers(column), np.nan)
     waited = frames.numbers("end_s") - frames.numbers("due_s")
-    return np.where(frames.where(outcome="timeout"), waited, values)
+    timed_out = frames.where(outcome="timeout")
+    if column.startswith("e2e"):
+        timed_out &= ~frames.hasty
+    return np.where(timed_out, waited, values)
 
 
 def failed_share(frames: Frames) -> Floats:
-    """1 where an arrival got no whole answer: error, timeout or dropped."""
+    """1 where an arrival failed: error, timeout or dropped; not where its client hung up."""
     return (~frames.ok).astype(float)
 
 
@@ -186,5 +190,5 @@ def truncation(frames: Frames) -> Rubric:
     It does not apply to a request without a whole answer: failures are judged apart.
     """
     cut = frames.where(finish_reason="length")
-    status = np.where(frames.ok, SCORED, NOT_APPLICABLE).astype(np.int8)
-    return Rubric(np.where(frames.ok, 1.0 - cut, np.nan), status)
+    status = np.where(frames.whole, SCORED, NOT_APPLICABLE).astype(np.int8)
+    return Rubric(np.where(frames.whole, 1.0 - cut, np.nan), status)

@@ -8,12 +8,14 @@ import numpy as np
 
 from clustereval.analysis import wording
 from clustereval.analysis.checks.base import NotObserved
+from clustereval.analysis.client_share import client_share, lost_workers, remedy
 from clustereval.analysis.estimates import EVIDENCE
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.intervals import point_quantile
 from clustereval.analysis.slices import Floats, Frames, Mask
 from clustereval.core.checks import RunHealth
 from clustereval.core.findings import Finding, Warning, WarningCode
+from clustereval.core.sessions import TURN_FAILED
 
 CENSUS = "census of the run's arrivals: no sampling error"
 
@@ -31,9 +33,13 @@ class RunHealthCheck:
             return NotObserved("no arrival outside warm-up was recorded")
         late = frames.numbers("late_s")
         sent = ~np.isnan(late)
-        drafts = [self._late(frames, late, sent, settings.late_p99_s)]
-        # Beyond max_in_flight it is the target that does not answer: a failure of the target.
-        piled_up = (frames.rows["error_type"] == "max_in_flight").to_numpy(bool, na_value=False)
+        drafts = [
+            self._late(frames, late, sent, settings.late_p99_s),
+            *self._client_shares(frames, settings),
+        ]
+        # Beyond max_in_flight it is the target that does not answer: a failure of the target. So is
+        # a turn that its user never sent because the one before got no answer.
+        piled_up = frames.rows["error_type"].isin(["max_in_flight", TURN_FAILED]).to_numpy(bool)
         drafts.append(
             self._share(
                 frames,
@@ -42,7 +48,7 @@ class RunHealthCheck:
                 np.ones(len(frames), dtype=bool),
                 settings.dropped_ratio,
                 "arrivals that the load generator never sent",
-                "lower the rate, or run the load from another machine",
+                lost_workers(frames.load) or "lower the rate, or run the load from another machine",
             )
         )
         if frames.level in ("ray", "probe"):
@@ -51,8 +57,8 @@ class RunHealthCheck:
                 self._share(
                     frames,
                     "unobserved",
-                    unobserved & frames.ok,
-                    frames.ok,
+                    unobserved & frames.whole,
+                    frames.whole,
                     settings.unobserved_ratio,
                     f"answers without a replica although the level is {frames.level}",
                     "check that every replica's access log or probe header reaches the observer",
@@ -70,8 +76,19 @@ class RunHealthCheck:
                     "loop_lag_s.p99", "s", "lag of the load generator's event loop, p99",
                     float(lag["p99"]), settings.late_p99_s,
                     n=len(frames), evidence=[], words="p99 lag of the load generator's event loop",
-                    remedy="its clock reads late, so TTFT does too: lower the rate, or run it on "
-                    "another machine",
+                    remedy=f"it sends late, and reads late what no kernel stamps; "
+                    f"{remedy(frames.load)}",
+                )
+            )  # fmt: skip
+        error_s = frames.load.get("clock_error_s")
+        if isinstance(error_s, int | float) and error_s > 0:
+            drafts.append(
+                self._census(
+                    "clock_s.max", "s", "how far a worker's clock may have been off the master's",
+                    float(error_s), settings.late_p99_s,
+                    n=len(frames), evidence=[], words="clock of a worker, off by at most",
+                    remedy="arrivals of that worker may have been so late, or early: run workers "
+                    "nearer to the master, with clocks kept by NTP",
                 )
             )  # fmt: skip
         faults = frames.load.get("client_faults")
@@ -82,6 +99,30 @@ class RunHealthCheck:
                     faults / len(frames), settings.dropped_ratio,
                     n=len(frames), evidence=[], words="arrivals lost to faults of the client",
                     remedy="a fault of clustereval itself: see the log of the run, and report it",
+                )
+            )  # fmt: skip
+        return drafts
+
+    def _client_shares(self, frames: Frames, settings: RunHealth) -> list[Draft]:
+        """The client's part of each latency, of runs that recorded it."""
+        delay = frames.numbers("client_delay_s")
+        drafts = []
+        for name, column in (("TTFT", "ttft_due_s"), ("E2E", "e2e_due_s")):
+            latency = np.where(frames.ok, frames.numbers(column), np.nan)
+            share = client_share(latency, delay)
+            if share is None:
+                continue
+            limit = min(max(settings.client_ratio, settings.client_least_s / share.measured_s), 1.0)
+            where = "median" if share.quantile == 0.5 else f"p{100 * share.quantile:g}"
+            worst = np.argsort(-np.where(np.isnan(delay), -np.inf, delay), kind="stable")
+            drafts.append(
+                self._census(
+                    f"client_ratio.{name.lower()}", "ratio",
+                    f"the load generator's own part of {name}, at its {where}",
+                    share.ratio, limit, n=share.n, evidence=frames.ids(worst[:EVIDENCE]),
+                    words=f"the load generator's own part of the {where} {name} "
+                    f"({wording.amount(share.measured_s, 's')})",
+                    remedy=remedy(frames.load),
                 )
             )  # fmt: skip
         return drafts
@@ -99,7 +140,7 @@ class RunHealthCheck:
             evidence=frames.ids(worst[sent[worst]]),
             warnings=warnings,
             words="p99 lateness of the load generator",
-            remedy="the load generator was slow: lower the rate, or run it on another machine",
+            remedy=remedy(frames.load),
         )  # fmt: skip
 
     def _share(

@@ -151,9 +151,10 @@ def gating_rubrics(scenario: Scenario) -> list[str]:
 
 
 def _all_right(loaded: LoadedScenario, frames: Frames, scorer: Scorer) -> Rubric:
-    ids = pd.unique(frames.rows["prompt_id"])
+    first = np.unique(frames.prompt, return_index=True)[1]
+    ids = frames.rows["prompt_id"].iloc[first]
     suited = np.array([scorer.applies_to(loaded.prompts[name]) for name in ids], dtype=bool)
-    applies = suited[frames.prompt]
+    applies = suited[frames.prompt] & frames.whole
     if scorer.needs_idle:
         size = int(frames.content.max(initial=0)) + 1
         idle = np.bincount(frames.content[frames.baseline], minlength=size)

@@ -182,7 +182,7 @@ def _answers(frames: Frames) -> dict[str, Any]:
 
 def _latency(frames: Frames) -> dict[str, Any]:
     e2e = frames.numbers("e2e_due_s")
-    rows = frames.traffic & frames.ok & (e2e > 0)
+    rows = frames.traffic & frames.whole & (e2e > 0)
     if rows.sum() < _ENOUGH:
         return {}
     logs = np.log(e2e[rows])

@@ -33,6 +33,7 @@ def observe_llm(config: Any) -> Any:
         another ``LLMConfig``. What this version of Ray or vLLM does not let us observe stays as it
         was, with a warning in the log.
     """
+    ray_private.note_other_version()
     observed = config.model_copy()
     observed.engine_kwargs = dict(config.engine_kwargs)
     observed.deployment_config = dict(config.deployment_config)

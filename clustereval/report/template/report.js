@@ -243,7 +243,7 @@
   function metaBox(item) {
     const box = make("dl", "meta");
     const pairs = [
-      ["outcome", item.outcome], ["finish reason", plain(item.finish_reason)],
+      ["outcome", item.cancelled ? `${item.outcome}, the client hung up` : item.outcome], ["finish reason", plain(item.finish_reason)],
       ["TTFT from due", time(item.ttft_due_s)], ["E2E from due", time(item.e2e_due_s)],
       ["due at", `${item.due_s.toFixed(1)} s`], ["phase", item.phase], ["tenant", plain(item.tenant)],
       ["traffic", plain(item.traffic_pattern)], ["replica", plain(item.replica_id)],
