@@ -25,8 +25,8 @@ SCENARIO = Path(__file__).parent / "faults.yaml"
 ONE_SWEEP = ("phases.idle.sweep.pin=none", "phases.idle.sweep.rate=8")
 """Each prompt once, at the same load per replica: enough where no replica is to be told apart."""
 
-LESS_LOAD = ("phases.bursts.arrivals.peak_rate=48",)
-"""For what does not come of the load: queues hide it."""
+MORE_LOAD = ("phases.bursts.arrivals.peak_rate=68",)
+"""For what only a fleet that is overrun does."""
 
 
 def run(
@@ -131,9 +131,9 @@ STALLS = Planted("stalls", too_few("demand_s"), metrics=("failed",))
     ("planted", "overrides"),
     [
         ([SKEW, SLOW_START], ()),
-        ([CACHE_MISS, STARVATION], (*ONE_SWEEP, *LESS_LOAD)),
-        ([SATURATION, ERRORS], ONE_SWEEP),
-        ([RACE, STALLS], ONE_SWEEP),
+        ([CACHE_MISS, STARVATION], ONE_SWEEP),
+        ([SATURATION, ERRORS], (*ONE_SWEEP, *MORE_LOAD)),
+        ([RACE, STALLS], (*ONE_SWEEP, *MORE_LOAD)),
         ([REPETITION, LATE], ONE_SWEEP),
     ],
     ids=lambda given: "+".join(one.fault for one in given if isinstance(one, Planted)),
