@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from clustereval.core import wire
 from clustereval.core.errors import LocalAppError
+from clustereval.core.owners import release
 from clustereval.core.priority import stand_back
 from clustereval.core.processes import MARKER, end_marked
 
@@ -143,8 +144,7 @@ def _clean_up(launch: Launch, marker: str) -> None:
     end_marked(marker, grace_s=1.0)
     temporary = Path(launch.temp_dir)
     shutil.rmtree(temporary, ignore_errors=True)
-    with contextlib.suppress(OSError):  # the parent's own; not empty where it keeps a log there
-        temporary.parent.rmdir()
+    release(temporary.parent)  # the parent's own; not empty where it keeps a log there
 
 
 def _end_gently() -> None:

@@ -37,6 +37,16 @@ def claim(folder: Path, marker: str) -> IO[str]:
     return file
 
 
+def release(folder: Path) -> None:
+    """Removes a cluster's folder once nothing runs of it; kept where its owner has put more there.
+
+    For the app, whose owner may be gone: what its owner holds is no reason to stay.
+    """
+    with contextlib.suppress(OSError):
+        (folder / _FILE).unlink(missing_ok=True)
+        folder.rmdir()
+
+
 def end_abandoned(parent: Path) -> int:
     """Ends the clusters below ``parent`` whose owner is gone, and removes their folders.
 

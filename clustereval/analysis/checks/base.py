@@ -81,9 +81,7 @@ def draft(
         evidence=list(estimate.evidence),
         more_requests=estimate.more_requests,
     )
-    return Draft(
-        finding, estimate.bounds, say, remedy, estimate.design, estimate.slice_n, estimate.df
-    )
+    return Draft(finding, estimate.bounds, say, remedy, estimate.design)
 
 
 def score_draft(
