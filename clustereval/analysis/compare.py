@@ -49,7 +49,7 @@ def compare(baseline: Run, later: Run) -> Findings:
     warnings = _differences(baseline, later, changed)
     drafts = _drafts(frames, settings, warnings)
     unobserved = {}
-    if all(made.bounds is None for made in drafts):
+    if all(made.finding.estimate is None for made in drafts):
         unobserved[CHECK] = "needs a phase of the same name, with the same prompts, in both runs"
         drafts = []
     for name, frames_of_run in own.items():

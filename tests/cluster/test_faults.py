@@ -150,7 +150,7 @@ def test_each_planted_fault_is_failed_by_its_own_check(
     """
     monkeypatch.setattr(pipeline, "publish", lambda run: None)  # the healthy run draws its page
     strengths = {one.fault: one.strength for one in planted}
-    result = run(tmp_path, strengths, *LITTLE_STEADY, *overrides)
+    result = run(tmp_path, strengths, *overrides)
     verdict = result.findings.verdict
     assert verdict.outcome is Outcome.FAIL, verdict.sentence
     for one in planted:
