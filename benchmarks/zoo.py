@@ -77,7 +77,7 @@ class Kind:
                 f"checks.model_quality.floors={{correct: {floor:g}}}",
                 f"phases.steady.arrivals.rate={5 * times:g}",
                 f"phases.bursts.arrivals.rate={3 * times:g}",
-                f"phases.bursts.arrivals.peak_rate={42 * times:g}",
+                f"phases.bursts.arrivals.peak_rate={30 * times:g}",
                 f"phases.sustained.arrivals.rate={28 * times:g}",
                 f"request.max_in_flight={int(512 * max(1, times))}",
                 *self.overrides,
