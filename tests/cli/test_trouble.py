@@ -74,8 +74,8 @@ class Load:
 
 def ended(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """From now on every load ends with ``error``."""
-    monkeypatch.setattr(traffic, "start_load", lambda run: Load(run, error))
-    monkeypatch.setattr(traffic, "await_start", lambda load: 0.0)
+    monkeypatch.setattr(traffic, "start_load", lambda run, workers: Load(run, error))
+    monkeypatch.setattr(traffic, "await_start", lambda load, timeout_s: 0.0)
 
 
 def test_a_load_that_dies_leaves_its_logs_read(

@@ -16,6 +16,7 @@ from clustereval.load.arrival_times import SocketReader
 from clustereval.load.gevent_loop import Exit, GeventClock, GeventPump, LoopWatch, TimerFd
 from clustereval.load.reply import Limits, ProtocolError, Reply
 from clustereval.load.transport import Origin
+from clustereval.load.zero import in_seconds
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -118,7 +119,7 @@ def test_a_wait_can_be_given_up(reply_of: Callable[..., Reply]) -> None:
 def test_the_clock_wakes_on_time() -> None:
     """Never early, and far below the millisecond that epoll counts in; the past yields at once."""
     clock = GeventClock()
-    clock.start(0.0)
+    clock.start(in_seconds(0.0))
     late = []
     for _ in range(20):
         due = clock.now() + 0.0037
