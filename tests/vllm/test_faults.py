@@ -86,6 +86,8 @@ def test_a_healthy_app_is_not_failed(cluster: Cluster, tmp_path: Path) -> None:
     told = ["replica_id", "queue_depth", "replica_count", "cache_hit_ratio", "router_wait_s"]
     assert rows[told].notna().all().all(), rows[told].isna().sum()
     assert rows[["engine_queue_s", "engine_prefill_s"]].notna().all().all()
+    parts_s = rows[["router_wait_s", "engine_queue_s", "engine_prefill_s"]].sum(axis=1)
+    assert (parts_s <= rows.ttft_sent_s + 0.005).mean() >= 0.99, "parts longer than the whole"
     idle = rows[rows.phase == "idle"]
     assert (idle.pin == "rank:" + idle.replica_rank.astype("string")).all()
     assert rows.cache_hit_ratio.max() > 0.5, "no prefix was ever found again"

@@ -14,9 +14,13 @@ import pytest
 from clustereval.core import wire
 from clustereval.core.processes import marked_processes
 from clustereval.localapp import LocalApp
+from clustereval.rundir import Target
 from tests.support.otlp import OtlpReceiver, attribute_values
+from tests.vllm.runs import failed, of_family, replay_at
 
 pytestmark = [pytest.mark.vllm, pytest.mark.cluster, pytest.mark.timeout(600)]
+
+PLANTED: dict[str, float | None] = {"tenant_starvation": 1, "late_autoscaler": 15}
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +43,12 @@ def before() -> set[Path]:
 def app(
     before: set[Path], receiver: OtlpReceiver, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[LocalApp]:
+    """One replica with one slot, that grows to two, late, and serves the largest tenant first."""
     log = tmp_path_factory.mktemp("app") / "app.log"
-    one = {"app": {"min_replicas": 1, "max_replicas": 1}}
-    with LocalApp.start("vllm", log=log, otlp=receiver.url, settings=one) as started:
+    settings = {"app": {"min_replicas": 1, "max_replicas": 2}}
+    with LocalApp.start(
+        "vllm", log=log, otlp=receiver.url, settings=settings, faults=PLANTED
+    ) as started:
         yield started
 
 
@@ -73,6 +80,27 @@ def test_the_spans_of_serve_and_vllm_share_the_requests_trace(
     assert not orphans, names
     (engine,) = [span for span in spans if span.name == "llm_request"]
     assert "gen_ai.latency.time_in_queue" in attribute_values(engine)
+
+
+def test_the_autoscaler_that_is_late_and_the_tenant_that_starves_are_found(
+    app: LocalApp, tmp_path: Path
+) -> None:
+    """Demand is more than one slot carries: the autoscaler asks for a second replica, later than
+    allowed, and meanwhile the small tenant is the one that waits."""
+    target = Target(url=app.url, model=app.model, ray_dashboard=app.dashboard)
+    result = replay_at(target, "scaling.yaml", of_family("count", 60), tmp_path / "run")
+    assert len(result.run.requests) == len(result.run.plan)
+    samples = result.run.cluster
+    asked = samples[samples.metric == "target_replicas"].sort_values("t_s").value
+    assert (asked.iloc[0], asked.max()) == (1, 2)
+    assert samples.value[samples.metric == "replica_start_s"].min() > 0
+    [late] = [f for f in failed(result, "autoscaling_lag") if f.metric == "demand_s"]
+    assert late.estimate is not None
+    assert 15 <= late.estimate < 40, late.sentence
+    starved = failed(result, "tenant_fairness")
+    assert {f.slice["tenant"] for f in starved} == {"birch"}, [
+        f.sentence for f in result.findings.of("tenant_fairness")
+    ]
 
 
 def test_nothing_is_left_when_the_app_is_killed(app: LocalApp, before: set[Path]) -> None:
