@@ -16,7 +16,10 @@ import httpx
 
 from clustereval.core import wire
 
-MAX_TOKENS: Final = 16
+MAX_TOKENS: Final = 32
+"""Enough for three beats of a batcher of 50 ms, where an engine makes a token in five."""
+LUMP_S: Final = 0.002
+"""Chunks that follow one another faster came together."""
 MAX_LINES: Final = 10_000
 _PROMPT: Final = "Count from one to ten in words."
 
@@ -30,6 +33,8 @@ class Answer:
     e2e_s: float = 0.0
     ttft_s: float | None = None
     content_chunks: int = 0
+    lumps: int = 0
+    """Content chunks that came together count once."""
     streamed: bool = False
     usage: dict[str, Any] | None = None
     engine_times: bool = False
@@ -93,7 +98,7 @@ def chat(
 
 
 def _read_stream(answer: Answer, start: float) -> None:
-    chunks = 0
+    chunks, last_s = 0, start
     for number, line in enumerate(answer.response.iter_lines()):
         data = line.removeprefix("data:").strip()
         if number >= MAX_LINES:
@@ -112,9 +117,11 @@ def _read_stream(answer: Answer, start: float) -> None:
         chunks += 1
         _take_account(answer, chunk)
         if _has_content(chunk):
-            answer.content_chunks += 1
+            now_s = time.perf_counter()
             if answer.ttft_s is None:
-                answer.ttft_s = time.perf_counter() - start
+                answer.ttft_s = now_s - start
+            answer.lumps += answer.lumps == 0 or now_s - last_s > LUMP_S
+            answer.content_chunks, last_s = answer.content_chunks + 1, now_s
     if not chunks:
         answer.problem = "a stream without any chunk"
 

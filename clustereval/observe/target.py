@@ -21,7 +21,9 @@ MAX_RANKS: Final = 16
 """Replicas beyond this many are not asked for one by one."""
 PIN_REPEATS: Final = 3
 """A target without pinning answers `rank:<n>` rightly by chance: once in 64 with two replicas."""
-_BATCHED_RATIO: Final = 0.15
+_ENOUGH_CHUNKS: Final = 8
+_LUMP: Final = 3
+"""Where chunks come so many at a time, the last lump apart, they were held back."""
 
 
 class TargetFacts(BaseModel):
@@ -163,13 +165,13 @@ def _notes(answer: Answer, models: Models | None, api: Api) -> list[str]:
         notes.append("/models is not there: whether the model's name is right was seen by using it")
     if api.plain:
         notes.append("the target refuses stream_options, so streams end without token counts")
-    spread = None if answer.ttft_s is None else answer.e2e_s - answer.ttft_s
-    several = (answer.output_tokens or answer.content_chunks) >= 8
-    if several and spread is not None and spread < _BATCHED_RATIO * answer.e2e_s:
+    chunks = answer.content_chunks
+    if chunks >= _ENOUGH_CHUNKS and chunks > _LUMP * (answer.lumps - 1):
         notes.append(
-            f"the first token came {answer.ttft_s:.3f} s and the last {answer.e2e_s:.3f} s"
-            " after the request: chunks seem to be batched on the server, so TTFT measures"
-            " the batcher; in Ray Serve LLM set"
+            f"{chunks} chunks came in {answer.lumps}"
+            f" {'lumps' if answer.lumps > 1 else 'lump'}, the first {answer.ttft_s:.3f} s and the"
+            f" last {answer.e2e_s:.3f} s after the request: they seem to be batched on the server,"
+            " so TTFT measures the batcher; in Ray Serve LLM set"
             ' experimental_configs={"stream_batching_interval_ms": 0}'
         )
     return notes

@@ -1,4 +1,4 @@
-"""A local Ray Serve cluster with two applications, until its standard input ends.
+"""A local Ray Serve cluster of two nodes with two applications, until its standard input ends.
 
 Run as a program by the cluster tests, with HOME set to an empty folder: Ray writes its token there.
 Prints one JSON line with the addresses once everything is ready.
@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from fastapi import FastAPI, Request
 from ray import serve
+from ray.cluster_utils import Cluster
 from ray.serve.schema import LoggingConfig
 
 app = FastAPI()
@@ -28,7 +29,7 @@ def chat_events(replica: str, held: int) -> list[dict[str, Any]]:
     ]
 
 
-@serve.deployment(num_replicas=2, max_ongoing_requests=50)
+@serve.deployment(num_replicas=2, max_ongoing_requests=50, max_replicas_per_node=1)
 @serve.ingress(app)
 class Chat:
     """Answers with its own replica id, and how many other requests it held."""
@@ -89,19 +90,23 @@ def free_port() -> int:
 
 def main(folder: str) -> None:
     dashboard, http = free_port(), free_port()
-    context = ray.init(
-        num_cpus=8,
-        include_dashboard=True,
-        dashboard_host="127.0.0.1",
-        dashboard_port=dashboard,
-        _temp_dir=folder,
-        log_to_driver=False,
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": 8,
+            "include_dashboard": True,
+            "dashboard_host": "127.0.0.1",
+            "dashboard_port": dashboard,
+            "temp_dir": folder,
+        },
     )
+    cluster.add_node(num_cpus=8)
+    ray.init(address=cluster.address, log_to_driver=False)
     serve.start(http_options={"host": "127.0.0.1", "port": http})
     serve.run(Chat.bind(), name="chat", route_prefix="/v1")
     serve.run(Ingress.bind(Engine.bind()), name="chain", route_prefix="/chain")
     addresses = {
-        "dashboard": f"http://{context.dashboard_url}",
+        "dashboard": f"http://{cluster.webui_url}",
         "url": f"http://127.0.0.1:{http}/v1",
         "chain": f"http://127.0.0.1:{http}/chain",
     }
@@ -109,6 +114,7 @@ def main(folder: str) -> None:
     sys.stdin.read()
     serve.shutdown()
     ray.shutdown()
+    cluster.shutdown()
 
 
 if __name__ == "__main__":

@@ -52,7 +52,12 @@ def cluster() -> Iterator[Cluster]:
         "HOME": str(folder),
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        # Each replica's log is moved on several times during a run.
+        "RAY_ROTATION_MAX_BYTES": "8000",
     }
+    token_made = [sys.executable, "-m", "ray.scripts.scripts", "get-auth-token", "--generate"]
+    subprocess.run(token_made, env=env, check=True, capture_output=True)
     with (folder / "stderr").open("w") as stderr:
         process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("cluster_main.py")), str(folder / "ray")],
@@ -142,9 +147,10 @@ def _observed(run: Run, token: str, url: str, between: Any = None) -> tuple[pd.D
 def test_every_request_gets_its_replica_from_the_access_logs(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """200 requests over two replicas, one of which dies on the way and is replaced: at least 99%
-    of the answers are placed, on the replica that says itself it gave them, and the depth that
-    the logs give is the depth that the replica counted."""
+    """200 requests over a replica on each of two nodes, one of which dies on the way and is
+    replaced, while their logs rotate: at least 99% of the answers are placed, on the replica that
+    says itself it gave them, and the depth that the logs give is the depth that the replica
+    counted."""
 
     def kill_one() -> None:
         dashboard = Dashboard(cluster.dashboard, cluster.token)
@@ -170,6 +176,8 @@ def test_every_request_gets_its_replica_from_the_access_logs(
     assert sum(distance <= 1 for distance in off) >= 0.9 * len(off)
     # Two at first, and the one that replaced the dead one.
     assert len(set(placed.replica_id)) >= 2
+    assert len(set(placed.node_id)) == 2
+    assert rotated(cluster), "no log of a replica was rotated"
     assert placed.replica_age_s.dropna().ge(0).all()
     assert placed.replica_count.notna().mean() > 0.95
     assert placed.cluster_queue_depth.notna().all()
@@ -185,6 +193,17 @@ def test_every_request_gets_its_replica_from_the_access_logs(
     started = run.cluster[run.cluster.metric == "replica_started"]
     # At least one became ready while the run was going on: the replacement.
     assert (started.t_s > 0).any()
+
+
+def rotated(cluster: Cluster) -> list[str]:
+    """Older parts of replicas' logs, on either node."""
+    dashboard = Dashboard(cluster.dashboard, cluster.token)
+    nodes = {
+        replica.node_id
+        for replica in dashboard.serve_state().applications["chat"].deployments["Chat"].replicas
+    }
+    found = [name for node in nodes for name in dashboard.log_names(node)]
+    return [n for n in found if "replica_" in n and n.rpartition(".")[2].isdigit()]
 
 
 def _running(dashboard: Dashboard) -> set[str]:

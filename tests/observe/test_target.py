@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +70,25 @@ def test_a_target_that_sends_everything_at_once_is_told() -> None:
     assert any("batched" in note for note in facts.notes)
     times = next(line for line in explain(facts, RayFacts()) if "first token" in line.fact)
     assert times.change is not None
+
+
+@pytest.mark.parametrize(("lump", "told"), [(1, False), (3, True), (4, True)])
+def test_a_batcher_is_told_by_the_lumps_in_which_chunks_come(lump: int, told: bool) -> None:
+    """However short the answer is for its beat: a slow first token alone is no batcher."""
+    stub = StubApi(gap_s=0.02)
+
+    def beaten(call: Call) -> Reply:
+        reply = stub(call)
+        if call.path.endswith("/models"):
+            return reply
+        time.sleep(0.3)
+        chunks = reply.chunks
+        together = [b"".join(chunks[i : i + lump]) for i in range(1, len(chunks), lump)]
+        return replace(reply, chunks=[chunks[0], *together])
+
+    with serving(beaten) as url:
+        facts = inspect_target(_target(url))
+    assert any("batched" in note for note in facts.notes) is told
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from clustereval.core.findings import Finding, Status
 from clustereval.core.prompts import Message, Prompt, PromptLibrary, Reference, read_prompts
 from clustereval.core.scenario_file import load_scenario
 from clustereval.pipeline import Request, Result, run_scenario
+from clustereval.rundir import Target
 from serve_apps.vllm.settings import SHIPPED_MODEL
 from tests.cluster.quiet import Quiet
 from tests.vllm.conftest import Cluster
@@ -27,19 +29,31 @@ def replay(
     *overrides: str,
 ) -> Result:
     """One run of ``scenario`` with ``prompts`` against an application of the cluster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN", cluster.token)
+        return replay_at(cluster.target(application), scenario, prompts, folder, *overrides)
+
+
+def replay_at(
+    target: Target, scenario: str, prompts: PromptLibrary, folder: Path, *overrides: str
+) -> Result:
+    """One run of ``scenario`` with ``prompts`` against ``target``."""
     folder.mkdir(exist_ok=True)
     file = folder / "prompts.jsonl"
     prompts.write(file)
     loaded = load_scenario(HERE / scenario, (f'prompt_sets.golden=["{file}"]', *overrides))
     request = Request(
         out=folder / "run",
-        target=cluster.target(application).url,
-        model=cluster.model,
-        ray_dashboard=cluster.dashboard,
+        target=target.url,
+        model=target.model,
+        ray_dashboard=target.ray_dashboard,
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_TOKEN", cluster.token)
-        return run_scenario(loaded, request, Quiet())
+    return run_scenario(loaded, request, Quiet())
+
+
+def failed(result: Result, check: str) -> list[Finding]:
+    """What ``check`` failed."""
+    return [f for f in result.findings.of(check) if f.gate and f.status is Status.FAIL]
 
 
 def records(groups: int) -> PromptLibrary:

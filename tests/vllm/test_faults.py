@@ -13,13 +13,13 @@ import pytest
 from clustereval import pipeline
 from clustereval.analysis.checks.cache_eviction import HIT
 from clustereval.core import wire
-from clustereval.core.findings import Finding, Outcome, Status
+from clustereval.core.findings import Outcome, Status
 from clustereval.core.prompts import PromptLibrary
 from clustereval.observe.doctor import Observation, diagnose
 from clustereval.pipeline import Result
 from clustereval.report.ttft_view import ttft_chart
 from tests.vllm.conftest import OBSERVED, PLAIN, Cluster
-from tests.vllm.runs import documents, of_family, records, replay
+from tests.vllm.runs import documents, failed, of_family, records, replay
 
 pytestmark = [pytest.mark.vllm, pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -30,11 +30,6 @@ ENGINE = {
     "prefix_cache_queries", "prefix_cache_hits",
 }  # fmt: skip
 """What vLLM says of each replica over time; its preemptions from the first one on."""
-
-
-def failed(result: Result, check: str) -> list[Finding]:
-    """What ``check`` failed."""
-    return [f for f in result.findings.of(check) if f.gate and f.status is Status.FAIL]
 
 
 @pytest.fixture
