@@ -149,7 +149,9 @@ def _by_tail(mine: Rows, theirs: Rows, sides: tuple[_Sample, _Sample]) -> list[R
     weighed = []
     for side in (mine, theirs):
         weight = side.weight * share[side.window]
-        weighed.append(replace(side, weight=weight / weight.sum()))
+        # Where all are equal nothing lies above, and windows weigh as much as they hold.
+        total = weight.sum()
+        weighed.append(replace(side, weight=weight / total) if total > 0 else side)
     return weighed
 
 

@@ -21,14 +21,14 @@ from clustereval.report.numbers import Scale, count
 from clustereval.report.plaintext import one_line
 
 _LINE: Final = {
-    "replica_skew": "a replica worse by {}",
-    "fidelity": "answers spoiled by load from {}",
-    "autoscaling_lag": "saturated answers worse by {}",
-    "cache_eviction": "answers after a cache miss worse by {}",
-    "traffic_drift": "answers in bursts worse by {}",
-    "tenant_fairness": "a tenant's answers worse by {}",
+    "replica_skew": ("a replica worse by {}", "a replica's answers"),
+    "fidelity": ("answers spoiled by load from {}", "answers under load"),
+    "autoscaling_lag": ("saturated answers worse by {}", "saturated answers"),
+    "cache_eviction": ("answers after a cache miss worse by {}", "answers after a cache miss"),
+    "traffic_drift": ("answers in bursts worse by {}", "answers in bursts"),
+    "tenant_fairness": ("a tenant's answers worse by {}", "a tenant's answers"),
 }
-"""Most telling first: the line names ``_NAMED`` of them."""
+"""What is seen, and what is not; most telling first: the line names ``_NAMED`` of them."""
 _NAMED: Final = 3
 _WHYS: Final = 6
 _LABEL: Final = 25
@@ -36,16 +36,19 @@ _LABEL: Final = 25
 
 def outlook_line(seen: Outlook) -> str:
     """One line: the smallest effects that this run will fail, of the most telling checks."""
-    said = []
-    for check, words in _LINE.items():
+    said, blind = [], []
+    for check, (words, unseen) in _LINE.items():
         of_answers = [s for s in seen.of(check) if s.gate.drop or s.gate.metric in DIVERGENCE]
         sizes = [s.sees for s in of_answers if s.sees is not None]
         if sizes:
             amount = words.format(f"{100 * max(sizes):.0f} points")
             said.append(amount if len(sizes) == len(of_answers) else f"{amount} at best")
+        elif of_answers:
+            blind.append(unseen)
     if not said:
         return "this run is too small to see answers get worse: `clustereval plan` says what helps"
-    return f"this run can see: {', '.join(said[:_NAMED])}"
+    line = f"this run can see: {', '.join(said[:_NAMED])}"
+    return f"{line}; not: {', '.join(blind)}" if blind else line
 
 
 def render_outlook(seen: Outlook, console: Console) -> None:

@@ -245,8 +245,9 @@ def statuses(
 def test_an_effect_of_the_stated_size_fails_in_nine_of_ten_runs(
     check: str, slice_: dict[str, str]
 ) -> None:
-    """Planted at the size that the plan states, it fails its gate in 90% of 60 runs, within what
-    chance allows (47 to 59: 99% of binomial outcomes), and no effect fails in none of 20."""
+    """Planted at the size that the plan states, it fails its gate in 90% of 60 runs or more, less
+    what chance allows (47: 99.5% of binomial outcomes); at six tenths of it in fewer than 90%, and
+    no effect fails in none of 20."""
     source = small(checks=only(check))
     priors = Priors(replicas=3)
     plan = planned(source, priors)
@@ -258,7 +259,9 @@ def test_an_effect_of_the_stated_size_fails_in_nine_of_ten_runs(
     frames = expected_frames(source, plan, priors)
     frames = replace(frames, rubrics={RUBRIC: frames.rubrics[RUBRIC]})  # others would not gate
     found = statuses(frames, sight.gate, sight.sees, priors.noise, 60)
-    assert 47 <= found[Status.FAIL] <= 59
+    assert found[Status.FAIL] >= 47
+    smaller = statuses(frames, sight.gate, 0.6 * sight.sees, priors.noise, 60)
+    assert smaller[Status.FAIL] < 54
     healthy = statuses(frames, sight.gate, 0.0, priors.noise, 20)
     assert healthy[Status.FAIL] == 0
     assert not sight.passes or healthy[Status.PASS] >= 14  # 90%, less chance
