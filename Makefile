@@ -89,7 +89,8 @@ bench: install
 
 # Error rates of the verdict, by simulation: about an hour on two cores.
 bench-verdict: install
-	$(BIN)/python -m benchmarks.verdict
+	$(BIN)/python -m benchmarks.verdict --fresh
+	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.power
 	$(BIN)/python -m benchmarks.early
 

@@ -1,67 +1,113 @@
-"""The verdict's error rates: false alarms, coverage, power, on a zoo of simulated fleets.
+"""The verdict's error rates: false alarms and power, on a zoo of simulated fleets.
 
 ``python -m benchmarks.verdict [RUNS] [POWER_RUNS]`` prints the tables of ``docs/statistics.md``
-with Wilson intervals; seeds are 0, 1, 2, …; two processes. Beside ours, on the same runs: what is
-usual: fixed thresholds (any slice 5 points under the rest, a tenant's p99 over 1.5 times
-that of all), and t-tests at 5% without correction.
+with Wilson intervals; seeds are 0, 1, 2, …; two processes. Beside ours, on the same runs, what is
+usual: fixed thresholds (any slice 5 points under the rest, a tenant's p99 over 1.5 times that of
+all), and t-tests at 5% without correction.
+
+Runs that were made are kept, a line each, in ``reports/bench-verdict.jsonl``: a benchmark that was
+interrupted goes on where it was. ``--fresh`` begins anew, as one must after any change to the code.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import json
 import multiprocessing
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from benchmarks.cases import EFFECTS, REPORTED, sized
 from benchmarks.zoo import Effect, Kind, frames_of
-from clustereval.analysis.checks import ALL_CHECKS, NotObserved
-from clustereval.analysis.gates import Draft
 from clustereval.analysis.intervals import wilson
-from clustereval.analysis.power.priors import Priors
-from clustereval.analysis.power.sizing import size_for
 from clustereval.analysis.slices import Frames
 from clustereval.analysis.verdict import analyse_frames
-from clustereval.core.findings import Outcome, Status
-from serve_apps.simulated.fleet.quality import Quality
+from clustereval.core.findings import Findings, Outcome, Status
 
 RUBRIC = "correct"
 SLICES = ("replica_id", "saturation_bucket", "cache_bucket", "traffic_pattern", "tenant")
-NULL_CHECKS = ("replica_skew", "autoscaling_lag", "traffic_drift", "tenant_fairness")
-"""Whose drops of a rubric are truly zero in a healthy fleet of the zoo."""
-SIZES = (10, 30, 100, 300, 1000)
 TAIL = 0.025
+KEPT = Path("reports/bench-verdict.jsonl")
+OURS, HEADLINE, THRESHOLDS, T_TESTS = "found", "headline", "thresholds", "t-tests"
 
 
 @dataclass(frozen=True)
-class Healthy:
-    """What one healthy run was said to be."""
+class Run:
+    """What one run was said to be.
 
-    outcome: Outcome
+    Attributes:
+        case: ``healthy``, or the name of the effect in it.
+        failed: gates that failed, ``check/metric``.
+        found: whether the effect's own check failed. named: whether everything that it failed is
+            what was planted. headline: whether the verdict's sentence is of that check and slice.
+        others: further checks that failed.
+    """
+
+    case: str
+    seed: int
+    outcome: str
     failed: tuple[str, ...]
     thresholds: bool
     t_tests: bool
-    covered: tuple[tuple[str, int, bool], ...]
-    """(kind of interval, size, whether it holds the truth) of each."""
+    found: bool = False
+    named: bool = False
+    headline: bool = False
+    others: tuple[str, ...] = ()
 
 
-def healthy(seed: int) -> Healthy:
-    """One healthy fleet of the zoo, judged in three ways."""
-    kind = Kind.drawn(seed)
-    frames = frames_of(kind, seed)
+def run_of(task: tuple[str, int]) -> Run:
+    """One run of a case."""
+    case, seed = task
+    kind, effect = _case(case, seed)
+    frames = frames_of(kind, seed, effect)
     findings = analyse_frames(frames)
-    failed = tuple(
-        f"{f.check}/{f.metric}" for f in findings.findings if f.gate and f.status is Status.FAIL
+    failed = [f for f in findings.findings if f.gate and f.status is Status.FAIL]
+    made = Run(
+        case,
+        seed,
+        findings.verdict.outcome.value,
+        tuple(f"{f.check}/{f.metric}" for f in failed),
+        by_thresholds(frames),
+        by_t_tests(frames),
     )
-    return Healthy(
-        findings.verdict.outcome, failed, by_thresholds(frames), by_t_tests(frames),
-        tuple(coverage(frames, kind)),
-    )  # fmt: skip
+    return made if effect is None else _judged(made, findings, effect)
+
+
+@cache
+def _planted(case: str) -> tuple[Kind, Effect]:
+    name, _, size = case.partition(SIZED)
+    kind, effect = EFFECTS[name]
+    return (sized(name).kind if size or case.endswith(SIZED) else kind), effect
+
+
+SIZED = ", sized for it"
+
+
+def _case(case: str, seed: int) -> tuple[Kind, Effect | None]:
+    return (Kind.drawn(seed), None) if case == "healthy" else _planted(case)
+
+
+def _judged(made: Run, findings: Findings, effect: Effect) -> Run:
+    def means_it(slice_: dict[str, Any]) -> bool:
+        return all(slice_.get(column) == value for column, value in effect.named.items())
+
+    mine = [f for f in findings.of(effect.check) if f.gate and f.status is Status.FAIL]
+    others = {r.check for r in findings.checks if r.status is Status.FAIL} - {effect.check}
+    said = [f for f in findings.findings if f.sentence == findings.verdict.sentence]
+    return replace(
+        made,
+        found=bool(mine),
+        named=bool(mine) and all(means_it(f.slice) for f in mine),
+        headline=any(f.check == effect.check and means_it(f.slice) for f in said),
+        others=tuple(sorted(others)),
+    )
 
 
 def by_thresholds(frames: Frames) -> bool:
@@ -104,139 +150,6 @@ def _loaded_scores(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
     return rubric.value, rubric.scored & frames.traffic
 
 
-def coverage(frames: Frames, kind: Kind) -> Iterator[tuple[str, int, bool]]:
-    """Every interval of which the truth is known: of drops, 0; of the idle loss, its own rate."""
-    for check in ALL_CHECKS:
-        drafts = check.evaluate(frames, getattr(frames.scenario.checks, check.name))
-        if isinstance(drafts, NotObserved):
-            continue
-        for draft in drafts:
-            truth = _truth(draft, kind)
-            if truth is None or draft.bounds is None:
-                continue
-            low, high = draft.bounds(TAIL)
-            holds = (low is None or low <= truth) and (high is None or truth <= high)
-            finding = draft.finding
-            n = finding.clusters if "prompt" in finding.resampling_unit else finding.n
-            yield finding.method.split(",")[0], n, holds
-
-
-def _truth(draft: Draft, kind: Kind) -> float | None:
-    finding = draft.finding
-    if finding.metric != RUBRIC:
-        return None
-    if finding.check in NULL_CHECKS and finding.baseline:
-        return 0.0
-    if finding.check == "model_quality":
-        return 1 - kind.quality.accuracy
-    return None
-
-
-SOUND = Quality(accuracy=0.97, sampled=0.02, window_s=14.0)
-EFFECTS: dict[str, tuple[Kind, Effect]] = {
-    **{
-        f"one replica of 8 down {points} points": (
-            Kind(8, SOUND),
-            Effect(
-                "replica_skew",
-                where={"replica_id": "replica-3#1"},
-                named={"replica_id": "replica-3#1"},
-                drop=points / 100,
-            ),
-        )
-        for points in (5, 10, 15, 20)
-    },
-    **{
-        f"saturating bucket down {points} points": (
-            Kind(2, SOUND),
-            Effect(
-                "autoscaling_lag",
-                where={"saturation_bucket": "saturating"},
-                named={"saturation_bucket": "saturating"},
-                drop=points / 100,
-            ),
-        )
-        for points in (8, 15)
-    },
-    **{
-        f"low cache bucket down {points} points": (
-            Kind(2, SOUND),
-            Effect(
-                "cache_eviction",
-                where={"cache_bucket": "low"},
-                named={"cache_bucket": "low"},
-                drop=points / 100,
-            ),
-        )
-        for points in (10, 30)
-    },
-    **{
-        f"burst down {points} points": (
-            Kind(2, SOUND),
-            Effect(
-                "traffic_drift",
-                where={"traffic_pattern": "burst"},
-                named={"traffic_pattern": "burst"},
-                drop=points / 100,
-            ),
-        )
-        for points in (8, 15)
-    },
-    **{
-        f"small tenant {factor:g} times as slow": (
-            Kind(2, SOUND),
-            Effect(
-                "tenant_fairness",
-                where={"tenant": "birch"},
-                named={"tenant": "birch"},
-                slower=factor,
-            ),
-        )
-        for factor in (1.5, 2.0, 3.0, 4.0)
-    },
-    "divergence 6% more under load": (
-        Kind(2, replace(SOUND, sampled=0.01)),
-        Effect("fidelity", drop=0.06),
-    ),
-}
-
-
-REPORTED = (
-    "one replica of 8 down 5 points",
-    "one replica of 8 down 10 points",
-    "saturating bucket down 8 points",
-    "low cache bucket down 10 points",
-    "burst down 8 points",
-)
-"""Effects of the sizes that users report, for which the scenario is sized as well."""
-
-
-@cache
-def sized(name: str) -> Kind:
-    """The effect's fleet, under the scenario that ``clustereval plan --detect`` makes for it.
-
-    The priors are those of the zoo: an effect strikes each answer by itself.
-    """
-    kind, effect = EFFECTS[name]
-    priors = Priors(replicas=kind.replicas, repeatable=0.0, window_icc=0.0)
-    sizing = size_for(kind.scenario, effect.drop, priors, checks=(effect.check,))
-    return replace(kind, overrides=sizing.overrides)
-
-
-def found(given: tuple[str, bool, int]) -> tuple[str, bool, bool]:
-    """(effect, found by its check, by the right name) of one run."""
-    name, to_size, seed = given
-    kind, effect = EFFECTS[name]
-    if to_size:
-        kind, name = sized(name), f"{name}, sized for it"
-    findings = analyse_frames(frames_of(kind, seed, effect))
-    mine = [f for f in findings.of(effect.check) if f.gate and f.status is Status.FAIL]
-    right = all(
-        f.slice.get(column) == value for f in mine for column, value in effect.named.items()
-    )
-    return name, bool(mine), bool(mine) and right
-
-
 def line(name: str, hits: int, runs: int) -> str:
     """One line of a table, with Wilson's interval."""
     if runs == 0:
@@ -245,49 +158,81 @@ def line(name: str, hits: int, runs: int) -> str:
     return f"{name:<52} {hits:>6} of {runs:<7} {hits / runs:6.1%}  ({low:.1%} to {high:.1%})"
 
 
-def tell_healthy(runs: list[Healthy]) -> None:
-    """Prints false alarms and coverage."""
+def tell_healthy(runs: Sequence[Run]) -> None:
+    """Prints false alarms."""
     for outcome in Outcome:
-        print(line(f"healthy: {outcome}", sum(r.outcome is outcome for r in runs), len(runs)))
+        print(line(f"healthy: {outcome}", sum(r.outcome == outcome.value for r in runs), len(runs)))
     print(line("fixed thresholds: alarm", sum(r.thresholds for r in runs), len(runs)))
     print(line("t-tests at 5%: alarm", sum(r.t_tests for r in runs), len(runs)))
-    gates = sorted({gate for run in runs for gate in run.failed})
-    for gate in gates:
+    for gate in sorted({gate for run in runs for gate in run.failed}):
         print(line(f"  failed {gate}", sum(gate in r.failed for r in runs), len(runs)))
-    cells: dict[tuple[str, int], list[bool]] = defaultdict(list)
+
+
+def tell_power(runs: Sequence[Run]) -> None:
+    """Prints power and naming, and what thresholds and t-tests alarm at in the same runs."""
+    by_case: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        for method, n, holds in run.covered:
-            size = max((s for s in SIZES if s <= n), default=0)
-            cells[method, size].append(holds)
-    print("\ncoverage of 95% intervals by method and smallest n")
-    for (method, size), held in sorted(cells.items()):
-        print(line(f"  {method[:40]}, n >= {size}", sum(held), len(held)))
+        by_case[run.case].append(run)
+    print("\npower at prelaunch's own size, and sized by plan")
+    every: list[Run] = []
+    for case, mine in by_case.items():
+        got = [r for r in mine if r.found]
+        every += got
+        others = sorted({name for r in got for name in r.others})
+        print(
+            f"{line(case, len(got), len(mine))}  rightly named {sum(r.named for r in got)}, "
+            f"in the headline {sum(r.headline for r in got)} of {len(got)}; also failed: "
+            f"{', '.join(others) or 'nothing'}; thresholds alarm {sum(r.thresholds for r in mine)},"
+            f" t-tests {sum(r.t_tests for r in mine)}"
+        )
+        if case.endswith(SIZED):
+            print(f"    {sized(case.removesuffix(SIZED)).said}")
+    print(line("of all that were found, named rightly", sum(r.named for r in every), len(every)))
+    print(line("and in the headline", sum(r.headline for r in every), len(every)))
 
 
-def tell_power(results: Iterable[tuple[str, bool, bool]]) -> None:
-    """Prints power and naming."""
-    by_name: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    for name, hit, right in results:
-        by_name[name].append((hit, right))
-    print("\npower at prelaunch's own size, or sized by plan (found; of those, named rightly)")
-    for name, hits in by_name.items():
-        got = [right for hit, right in hits if hit]
-        print(line(name, len(got), len(hits)) + f"   named {sum(got)} of {len(got)}")
+def kept(path: Path) -> dict[tuple[str, int], Run]:
+    """The runs that an earlier, interrupted benchmark made."""
+    if not path.exists():
+        return {}
+    made = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    runs = [Run(**{**one, "failed": tuple(one["failed"]), "others": tuple(one["others"])})
+            for one in made]  # fmt: skip
+    return {(run.case, run.seed): run for run in runs}
+
+
+def tasks(healthy: int, planted: int) -> Iterator[tuple[str, int]]:
+    for seed in range(healthy):
+        yield "healthy", seed
+    for case in (*EFFECTS, *(name + SIZED for name in REPORTED)):
+        for seed in range(planted):
+            yield case, seed
 
 
 def main() -> None:
-    """Prints all tables."""
+    """Makes the runs that are missing, and prints all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="?", type=int, default=1000)
-    parser.add_argument("power_runs", nargs="?", type=int, default=100)
+    parser.add_argument("power_runs", nargs="?", type=int, default=300)
+    parser.add_argument("--fresh", action="store_true", help="forget the runs that were kept")
     given = parser.parse_args()
+    KEPT.parent.mkdir(exist_ok=True)
+    if given.fresh:
+        KEPT.unlink(missing_ok=True)
+    runs, wanted = kept(KEPT), list(tasks(given.runs, given.power_runs))
+    missing = [task for task in wanted if task not in runs]
     workers = multiprocessing.get_context("spawn")
-    with workers.Pool(min(2, multiprocessing.cpu_count())) as pool:
-        size = max(1, math.ceil(given.runs / 64))
-        tell_healthy(list(pool.imap_unordered(healthy, range(given.runs), chunksize=size)))
-        cases = [*((name, False) for name in EFFECTS), *((name, True) for name in REPORTED)]
-        tasks = [(*case, seed) for case in cases for seed in range(given.power_runs)]
-        tell_power(pool.imap_unordered(found, tasks, chunksize=4))
+    with (
+        workers.Pool(min(2, multiprocessing.cpu_count())) as pool,
+        KEPT.open("a", encoding="utf-8") as file,
+    ):
+        for run in pool.imap_unordered(run_of, missing, chunksize=4):
+            runs[run.case, run.seed] = run
+            file.write(json.dumps(asdict(run)) + "\n")
+            file.flush()
+    chosen = [runs[task] for task in wanted]
+    tell_healthy([run for run in chosen if run.case == "healthy"])
+    tell_power([run for run in chosen if run.case != "healthy"])
 
 
 if __name__ == "__main__":

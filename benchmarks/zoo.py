@@ -7,6 +7,7 @@ is exact.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from clustereval.analysis.slices import Frames, build_frames
-from clustereval.core.prompts import PromptLibrary
+from clustereval.core.prompts import Prompt, PromptLibrary
 from clustereval.core.scenario_file import LoadedScenario, load_scenario
 from clustereval.core.seeds import substream
 from clustereval.load.arrivals import make_plan
@@ -33,6 +34,8 @@ REPLICAS = (2, 2, 2, 3, 4, 4, 6, 8, 8, 16, 32, 64)
 ACCURACY = (0.5, 0.7, 0.85, 0.95, 0.97, 0.995)
 SAMPLED = (0.0, 0.01, 0.05, 1.0)
 ICC = (0.0, 0.02, 0.1)
+QUALITY_WINDOWS_S = (2.0, 6.0, 15.0)
+"""How long answers share their luck: shorter than the load windows of 6 s, as long, and longer."""
 SHARES = (1.0, 0.25, 0.05)
 """Of the small tenant, of the large one's."""
 
@@ -45,6 +48,8 @@ class Kind:
     quality: Quality = field(default_factory=Quality)
     share: float = 0.25
     overrides: tuple[str, ...] = ()
+    prompts: int | None = None
+    """So many, further ones being copies of the scenario's own with a word more."""
 
     @classmethod
     def drawn(cls, seed: int) -> Kind:
@@ -54,7 +59,7 @@ class Kind:
         quality = Quality(
             accuracy=accuracy,
             sampled=float(rng.choice(SAMPLED)),
-            window_s=14.0,
+            window_s=float(rng.choice(QUALITY_WINDOWS_S)),
             icc=float(rng.choice(ICC)),
         )
         return cls(int(rng.choice(REPLICAS)), quality, float(rng.choice(SHARES)))
@@ -64,25 +69,49 @@ class Kind:
         """``prelaunch`` at this fleet's size; promises of quality 15 points below what it has."""
         floor = max(0.0, self.quality.accuracy - 0.15)
         times = self.replicas / 2
-        return _loaded(
+        made = _loaded(
             (
                 f"tenants.birch.share={4 * self.share:g}",
                 f"tenants.acme.slo.score={floor:g}",
                 f"tenants.birch.slo.score={floor:g}",
                 f"checks.model_quality.floors={{correct: {floor:g}}}",
-                f"phases.steady.arrivals.rate={8 * times:g}",
-                f"phases.bursts.arrivals.rate={4 * times:g}",
-                f"phases.bursts.arrivals.peak_rate={22 * times:g}",
-                f"phases.sustained.arrivals.rate={26 * times:g}",
+                f"phases.steady.arrivals.rate={5 * times:g}",
+                f"phases.bursts.arrivals.rate={3 * times:g}",
+                f"phases.bursts.arrivals.peak_rate={30 * times:g}",
+                f"phases.sustained.arrivals.rate={28 * times:g}",
                 f"request.max_in_flight={int(512 * max(1, times))}",
                 *self.overrides,
             )
         )
+        if self.prompts is None:
+            return made
+        return more_prompts(made, self.prompts)
 
 
 @cache
 def _loaded(overrides: tuple[str, ...]) -> LoadedScenario:
     return load_scenario(SCENARIO, overrides)
+
+
+def more_prompts(loaded: LoadedScenario, count: int) -> LoadedScenario:
+    """The scenario with ``count`` prompts or somewhat more."""
+    own = list(loaded.prompts)
+    times = -(-count // len(own))
+    every = {prompt.id: [_copy(prompt, number) for number in range(times)] for prompt in own}
+    sets = {
+        name: tuple(copy.id for number in ids for copy in every[number])
+        for name, ids in loaded.sets.items()
+    }
+    prompts = PromptLibrary(copy for copies in every.values() for copy in copies)
+    return LoadedScenario(scenario=loaded.scenario, prompts=prompts, sets=sets)
+
+
+def _copy(prompt: Prompt, number: int) -> Prompt:
+    if number == 0:
+        return prompt
+    *before, last = prompt.messages
+    asked = last.model_copy(update={"content": f"{last.content} ({number})"})
+    return prompt.model_copy(update={"id": f"{prompt.id}~{number}", "messages": [*before, asked]})
 
 
 @dataclass(frozen=True)
@@ -124,7 +153,7 @@ def planted(
     hit = (rows["outcome"] == "ok").to_numpy()
     for column, value in effect.where.items():
         hit &= (rows[column] == value).to_numpy(dtype=bool, na_value=False)
-    if "replica_id" not in effect.where:
+    if not {"replica_id", "cache_bucket"} & set(effect.where):  # what is no matter of load
         hit &= (rows["role"] == "traffic").to_numpy()
     if effect.drop:
         spoiled = np.flatnonzero(hit & (substream(seed, "effect").random(len(rows)) < effect.drop))
@@ -144,6 +173,4 @@ def planted(
 
 
 def _quoted(text: str) -> str:
-    import json
-
     return json.dumps(text)

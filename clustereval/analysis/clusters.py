@@ -6,65 +6,115 @@ windows of 50 with an intra-cluster correlation of .1 covers 58% (``docs/statist
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clustereval.analysis.intervals import critical
+
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
-MIN_WINDOWS = 8
-"""Below this many load windows their variance cannot be estimated; a finding then says so."""
+MIN_WINDOWS = 4
+"""An estimate that varies, from load windows that are worth fewer than this (to the nearest whole
+one), has no interval: what windows differ by cannot be told from so few."""
+
+
+def few_windows(df: float) -> bool:
+    return df + 1 < MIN_WINDOWS - 0.5
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One side of an estimate; every array has shape (rows,).
+
+    Attributes:
+        influence: what each row adds to the estimate's error.
+        weight: of each row in its side's mean; sums to 1.
+        prompt: codes of the prompts.
+        window: codes of the load windows, -1 for rows that load does not touch (idle); None where
+            all are such.
+    """
+
+    influence: Floats
+    weight: Floats
+    prompt: Codes
+    window: Codes | None
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Variance of an estimate from clustered rows.
+    """Variance of an estimate from clustered rows, by each kind of cluster.
 
     Attributes:
-        variance: of the estimate; 0 where nothing varied.
-        df: Satterthwaite's degrees of freedom, weighing prompts and windows by their share.
-        prompts: number of prompts.
-        windows: number of load windows that entered, 0 where they did not.
-        few_windows: load windows matter here, but were too few to be used.
+        by_prompt: variance over independent prompts; prompts: their number.
+        by_window: over independent load windows, by_cell: over pairs of the two, which is what
+            both of them count. 0 without windows.
+        windows: number of load windows, 0 where they do not matter.
+        window_df: degrees of freedom of ``by_window``.
     """
 
-    variance: float
-    df: float
+    by_prompt: float
     prompts: int
+    by_window: float = 0.0
+    by_cell: float = 0.0
     windows: int = 0
-    few_windows: bool = False
+    window_df: float = math.inf
+
+    @property
+    def df(self) -> float:
+        """Of the kind of cluster that there is less of."""
+        return min(self.window_df, max(self.prompts - 1.0, 1.0))
+
+    @property
+    def varied(self) -> bool:
+        return max(self.by_prompt, self.by_window) > 1e-20
+
+    @property
+    def few_windows(self) -> bool:
+        """Whether there is variance between load windows that cannot be estimated.
+
+        Where nothing varied at all, there was nothing to vary between windows either.
+        """
+        return bool(self.windows) and self.varied and few_windows(self.window_df)
+
+    def variance(self, tail: float) -> float:
+        """The variance with which a normal interval is as wide as this estimate's has to be.
+
+        The wider of two intervals with Student's t: over prompts, and over load windows, to which
+        is added what prompts repeat from window to window (Cameron, Gelbach & Miller 2011,
+        JBES 29:238: by window plus by prompt minus by their intersection). Adding variances first
+        and taking t with Satterthwaite's degrees of freedom was rejected: where windows happen to
+        differ little both are too small at once, and with 4 to 8 windows a bound at a tail of 1 in
+        1,600 is missed 3 to 17 times as often (``tests/analysis/test_clusters.py``).
+        """
+        tail = min(tail, 0.49)  # at .5 every critical value is 0, and only their ratio matters
+        by_prompts = critical(tail, max(self.prompts - 1.0, 1.0)) ** 2
+        squared = by_prompts * self.by_prompt
+        if self.windows:
+            by_windows = critical(tail, max(self.window_df, 1.0)) ** 2 * self.by_window
+            squared = max(squared, by_windows + by_prompts * (self.by_prompt - self.by_cell))
+        return squared / critical(tail) ** 2
+
+    def wider(self, factor: float) -> Spread:
+        """The same where load windows differ so many times as much."""
+        return replace(self, by_window=factor * self.by_window)
+
+    def size(self, unit_variance: float, cap: float, tail: float) -> float:
+        """Size of the simple random sample that is worth as much at this tail, from 1 to ``cap``.
+
+        Kish's design effect turned round: ``unit_variance / n`` is the variance.
+        """
+        if not self.varied or unit_variance <= 0:
+            return max(cap, 1.0)
+        return max(min(cap, unit_variance / self.variance(tail)), 1.0)
 
 
-def two_way(influence: Floats, prompt: Codes, window: Codes | None) -> Spread:
-    """Variance of a sum of row influences, clustered by prompt and by load window.
-
-    Source: Cameron, Gelbach & Miller 2011 (JBES 29:238): variance by prompt plus by window minus
-    by their intersection, never less than by prompt alone, each with the factor G / (G - 1).
-
-    Args:
-        influence: each row's contribution to the estimate's error, shape (rows,).
-        prompt: cluster codes, shape (rows,).
-        window: codes of load windows, or None where they do not matter (idle).
-    """
-    by_prompt, prompts = _variance(influence, prompt)
-    if window is None:
-        return Spread(by_prompt, max(prompts - 1.0, 1.0), prompts)
-    by_window, windows = _variance(influence, window)
-    if windows < MIN_WINDOWS:
-        # Where nothing varied at all, there was nothing to vary between windows either.
-        return Spread(by_prompt, max(prompts - 1.0, 1.0), prompts, few_windows=by_prompt > 0)
-    both = prompt * (int(window.max()) + 1) + window
-    extra = max(0.0, by_window - _variance(influence, both)[0])
-    total = by_prompt + extra
-    df = float(prompts - 1)
-    if total > 0:
-        df = total**2 / (by_prompt**2 / max(prompts - 1, 1) + extra**2 / (windows - 1) + 1e-300)
-    return Spread(total, max(df, 1.0), prompts, windows)
-
-
-def _variance(influence: Floats, codes: Codes) -> tuple[float, int]:
+def by_cluster(influence: Floats, codes: Codes) -> tuple[float, int]:
+    """(variance of the sum of ``influence``, clusters), with the factor G / (G - 1)."""
     if codes.max(initial=0) > 20 * len(codes) + 1000:  # sparse codes: sort instead of counting
         codes = np.unique(codes, return_inverse=True)[1]
     sums = np.bincount(codes, weights=influence)
@@ -72,11 +122,59 @@ def _variance(influence: Floats, codes: Codes) -> tuple[float, int]:
     return float(np.sum(sums**2)) * count / max(count - 1, 1), count
 
 
-def effective_n(unit_variance: float, spread: Spread, cap: float) -> float:
-    """Size of the simple random sample with the same variance, at most ``cap``, at least 1.
+def spread_of(prompts: tuple[float, int], sides: Sequence[Rows]) -> Spread:
+    """The spread of an estimate with one side, or of a difference between two.
 
-    Kish's design effect turned round: ``unit_variance / n = spread.variance``.
+    Windows count by their weight: ``k = (Σ w)² / Σ w²`` of them (Kish 1965), in the factor
+    ``k / (k - 1)`` and in the degrees of freedom. Influences of a window that both sides met are
+    added before they are squared, so that what moves both alike cancels.
+
+    Args:
+        prompts: :func:`by_cluster` of the whole estimate by prompt.
+        sides: whose influences add up to the estimate's error; the slice first.
     """
-    if spread.variance <= 0 or unit_variance <= 0:
-        return max(cap, 1.0)
-    return max(min(cap, unit_variance / spread.variance), 1.0)
+    loaded = [
+        (side, under, np.asarray(side.window)[under])
+        for side in sides
+        if side.window is not None and (under := np.asarray(side.window) >= 0).any()
+    ]
+    if not loaded:
+        return Spread(*prompts)
+    size = max(int(window.max()) for _, _, window in loaded) + 1
+    total = np.zeros(size)
+    shares: list[Floats] = []
+    for side, under, window in loaded:
+        share: Floats = np.bincount(window, weights=side.weight[under], minlength=size).astype(
+            float
+        )
+        further = worth(share) - 1
+        factor = math.sqrt((further + 1) / max(further, 1e-9))
+        total += factor * np.bincount(window, weights=side.influence[under], minlength=size)
+        shares.append(share)
+    cells = np.concatenate([side.prompt[under] * size + window for side, under, window in loaded])
+    influence = np.concatenate([side.influence[under] for side, under, _ in loaded])
+    return Spread(
+        *prompts,
+        by_window=float(np.sum(total**2)),
+        by_cell=by_cluster(influence, cells)[0],
+        windows=int(np.count_nonzero(sum(shares))),
+        window_df=degrees_of_freedom(shares),
+    )
+
+
+def worth(share: Floats) -> float:
+    """So many windows of equal weight."""
+    return float(share.sum() ** 2 / (share**2).sum())
+
+
+def degrees_of_freedom(shares: Sequence[Floats]) -> float:
+    """Of the variance by window: Welch's (1947, Biometrika 34:28), where windows differ alike on
+    both sides; at most the slice's own, and those of the side that windows move more.
+
+    Args:
+        shares: each side's weight by window, shape (windows,); the slice's first.
+    """
+    own = [max(worth(share) - 1, 1e-9) for share in shares]
+    moved = [float((share**2).sum()) for share in shares]
+    welch = sum(moved) ** 2 / sum(m * m / df for m, df in zip(moved, own, strict=True))
+    return min(welch, own[0], own[int(np.argmax(moved))])

@@ -49,7 +49,7 @@ def compare(baseline: Run, later: Run) -> Findings:
     warnings = _differences(baseline, later, changed)
     drafts = _drafts(frames, settings, warnings)
     unobserved = {}
-    if all(made.bounds is None for made in drafts):
+    if all(made.finding.estimate is None for made in drafts):
         unobserved[CHECK] = "needs a phase of the same name, with the same prompts, in both runs"
         drafts = []
     for name, frames_of_run in own.items():
@@ -126,6 +126,11 @@ def _differences(baseline: Run, later: Run, changed: set[str]) -> list[Warning]:
             differs.append(f"scenario.{part}")
     if changed:
         differs.append(f"{len(changed)} prompts (left out)")
+    differs += [
+        f"length: the {words} run ended early, by its look at {looks.until_s:.0f} s"
+        for words, looks in (("baseline", old.looks), ("later", new.looks))
+        if looks is not None and looks.until_s is not None
+    ]
     if not differs:
         return []
     detail = f"the runs also differ in {', '.join(differs)}"

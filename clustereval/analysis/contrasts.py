@@ -6,27 +6,30 @@ Every estimate is oriented so that larger is worse.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from clustereval.analysis import intervals
-from clustereval.analysis.clusters import Spread, two_way
-from clustereval.analysis.designs import Excess, Paired, Sample, paired_bounds
+from clustereval.analysis.designs import Excess
 from clustereval.analysis.estimates import (
     ENOUGH_PAIRS,
     EVIDENCE,
     MIN_PAIRS,
+    TAIL,
     Estimate,
     confounders,
     missing_estimate,
+    of_few_windows,
+    unbounded,
+    unit_of,
     warn_few,
+    warn_few_windows,
     with_worst,
 )
 from clustereval.analysis.intervals import Bounds
-from clustereval.analysis.rates import share_design, weighted_rate
+from clustereval.analysis.pairs import matched
+from clustereval.analysis.rates import Mean, difference_bounds
 from clustereval.analysis.slices import FAILED, SCORED, Codes, Floats, Frames, Mask, Rubric
 from clustereval.core.findings import Warning, WarningCode
 
@@ -46,10 +49,11 @@ def score_drop(
     Prompts are blocks, each padding of a prompt one of its own. Answers of one block and side are
     averaged; the differences are averaged
     over prompts with Mantel-Haenszel weights ``n_s n_b / (n_s + n_b)``, so that a prompt answered
-    once on one side counts less than one answered often. Bounds are Tango's score interval at the
-    effective number of prompts, from the variance clustered by prompt and by load window
-    (:func:`.clusters.two_way`). Requests without a score count as wrong in the upper bound, and
-    are left out of the lower one.
+    once on one side counts less than one answered often. Bounds are those of
+    :func:`.intervals.paired_score` at the effective number of prompts, from the variance clustered
+    by prompt and by load window, on both sides (:mod:`.clusters`). Requests without a score count
+    against the slice in the upper bound: its own as wrong, its baseline's as right. They are left
+    out of the lower one.
 
     Args:
         frames: the run.
@@ -58,20 +62,21 @@ def score_drop(
         by: the column that the sides differ in on purpose.
         within: columns that must agree as well (blocks are then prompt × these), as far as that
             leaves at least ``ENOUGH_PAIRS`` prompts.
-        windows: whether load windows are clusters too (not so at idle).
+        windows: whether load windows are clusters of the rows under load.
 
     Returns:
-        An estimate without bounds under ``MIN_PAIRS`` prompts that both sides answered; unpaired
+        An estimate without bounds under ``MIN_PAIRS`` prompts that both sides answered, and where
+        it varies in too few load windows (:attr:`.clusters.Spread.few_windows`); unpaired
         by family × tenant, and warned of, where the two sides share no prompt at all.
     """
     pairs = None
     if within:
-        pairs = _pairs(frames, rubric.value, slice_, base, _blocks(frames, within))
+        pairs = matched(frames, rubric.value, slice_, base, _blocks(frames, within))
         if pairs is not None and pairs.prompts < ENOUGH_PAIRS:
             pairs = None
     held = tuple(within) if pairs is not None else ()
     if pairs is None:
-        pairs = _pairs(frames, rubric.value, slice_, base, frames.content)
+        pairs = matched(frames, rubric.value, slice_, base, frames.content)
     if pairs is None:
         return _stratified(frames, rubric, slice_, base, by, windows)
     if pairs.prompts < MIN_PAIRS:
@@ -82,97 +87,26 @@ def score_drop(
         )  # fmt: skip
     spread = pairs.spread(frames, windows)
     bounds = pairs.bounds(spread)
-    warnings = [*warn_few(pairs.prompts, spread), *confounders(frames, slice_, base, (by, *held))]
+    warnings = [*warn_few(pairs.prompts), *confounders(frames, slice_, base, (by, *held))]
     missing, worst = _worst_case(frames, rubric, slice_, base, _blocks(frames, held), windows)
-    warnings += missing
-    return Estimate(
+    estimate = Estimate(
         value=pairs.mean,
         observed=pairs.observed,
         reference=pairs.reference,
         n=pairs.n,
+        slice_n=len(pairs.slice_.rows),
+        df=spread.df,
         clusters=pairs.prompts,
-        unit="prompt and load window" if spread.windows else "prompt",
+        unit=unit_of(spread, True),
         method="paired by prompt"
         + (f" within {', '.join(held)}" if held else "")
-        + ", Tango score interval",
+        + ", saddlepoint lower and Tango's upper bound",
         bounds=bounds if worst is None else with_worst(bounds, worst),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *missing),
         evidence=tuple(pairs.worst(frames)),
         design=partial(pairs.design, frames, windows),
     )
-
-
-@dataclass(frozen=True)
-class _Pairs:
-    """Blocks that both sides answered, and the slice's rows in them."""
-
-    mean: float
-    second_moment: float
-    observed: float
-    reference: float
-    n: int
-    prompts: int
-    kish: float
-    base_answers: float
-    rows: NDArray[np.int64]
-    weight: Floats
-    difference: Floats
-
-    def spread(self, frames: Frames, windows: bool) -> Spread:
-        influence = self.weight * (self.difference - self.mean)
-        window = frames.window[self.rows] if windows else None
-        return two_way(influence, frames.prompt[self.rows], window)
-
-    def bounds(self, spread: Spread) -> Callable[[float], Bounds]:
-        return paired_bounds(self.mean, self.second_moment, self.kish, spread)
-
-    def design(self, frames: Frames, windows: bool) -> Paired:
-        window = frames.window[self.rows] if windows else None
-        sample = Sample.of(self.weight, frames.prompt[self.rows], window)
-        return Paired(sample, self.base_answers)
-
-    def worst(self, frames: Frames) -> list[str]:
-        order = np.argsort(-self.difference, kind="stable")[:EVIDENCE]
-        return frames.ids(self.rows[order[self.difference[order] > 0]])
-
-
-def _pairs(frames: Frames, value: Floats, slice_: Mask, base: Mask, block: Codes) -> _Pairs | None:
-    """Matches the two sides block by block; None where no block has both."""
-    known = ~np.isnan(value) & (block >= 0) & (frames.prompt >= 0)
-    in_slice, in_base = np.flatnonzero(slice_ & known), np.flatnonzero(base & known)
-    size = int(block.max(initial=-1)) + 1
-    n_slice = np.bincount(block[in_slice], minlength=size)
-    n_base = np.bincount(block[in_base], minlength=size)
-    both = (n_slice > 0) & (n_base > 0)
-    if not both.any():
-        return None
-    sum_base = np.bincount(block[in_base], weights=value[in_base], minlength=size)
-    mean_base = np.divide(sum_base, n_base, out=np.zeros(size), where=both)
-    weight = np.where(both, n_slice * n_base / np.maximum(n_slice + n_base, 1), 0.0)
-    weight /= weight.sum()
-    rows = in_slice[both[block[in_slice]]]
-    mine = block[rows]
-    row_weight = weight[mine] / n_slice[mine]
-    difference = mean_base[mine] - value[rows]
-    by_prompt = np.bincount(frames.prompt[rows], weights=row_weight)
-    drop = np.bincount(frames.prompt[rows], weights=row_weight * difference)
-    present = by_prompt > 0
-    by_prompt, drop = by_prompt[present], drop[present]
-    reference = min(float((weight * mean_base).sum()), 1.0)
-    mean = min(max(float(drop.sum()), -1.0), 1.0)
-    return _Pairs(
-        mean=mean,
-        second_moment=float((drop**2 / by_prompt).sum()),
-        observed=reference - mean,
-        reference=reference,
-        n=len(rows) + int(n_base[both].sum()),
-        prompts=len(by_prompt),
-        kish=float(1 / (by_prompt**2).sum()),
-        base_answers=float(1 / (weight[both] ** 2 / n_base[both]).sum()),
-        rows=rows,
-        weight=row_weight,
-        difference=difference,
-    )
+    return of_few_windows(estimate, frames, spread)
 
 
 def _blocks(frames: Frames, within: Sequence[str]) -> Codes:
@@ -187,7 +121,7 @@ def _blocks(frames: Frames, within: Sequence[str]) -> Codes:
 def _worst_case(
     frames: Frames, rubric: Rubric, slice_: Mask, base: Mask, block: Codes, windows: bool
 ) -> tuple[list[Warning], Callable[[float], Bounds] | None]:
-    """The warning about missing scores, and bounds that count the slice's missing as wrong."""
+    """The warning about missing scores, and bounds that count each against the slice."""
     missing = rubric.attempted & ~rubric.scored
     lost, attempted = int((missing & slice_).sum()), int((rubric.attempted & slice_).sum())
     lost_base = int((missing & base).sum())
@@ -200,14 +134,23 @@ def _worst_case(
         warnings.append(Warning(code=WarningCode.SCORER_FAILED, detail=detail))
     worst = None
     detail = f"{lost} of {attempted} requests of the slice and {lost_base} of its baseline unscored"
-    if lost:
-        filled = np.where(missing & slice_, 0.0, rubric.value)
-        pairs = _pairs(frames, filled, slice_, base, block)
-        if pairs is not None:
-            worst = pairs.bounds(pairs.spread(frames, windows))
-            detail += f"; the estimate is {100 * pairs.mean:.1f} points with the slice's as wrong"
+    pairs = matched(frames, _filled(rubric, slice_, base), slice_, base, block)
+    if pairs is not None:
+        spread = pairs.spread(frames, windows)
+        few = warn_few_windows(frames, spread)
+        warnings += few
+        worst = unbounded if few else pairs.bounds(spread)
+        sides = (("the slice's as wrong", lost), ("its baseline's as right", lost_base))
+        counted = " and ".join(words for words, count in sides if count)
+        detail += f"; the estimate is {100 * pairs.mean:.1f} points with {counted}"
     warnings.append(Warning(code=WarningCode.MISSING_SCORES, detail=detail))
     return warnings, worst
+
+
+def _filled(rubric: Rubric, slice_: Mask, base: Mask) -> Floats:
+    """The values if every score that is missing spoke against the slice."""
+    missing = rubric.attempted & ~rubric.scored
+    return np.select([missing & slice_, missing & base], [0.0, 1.0], rubric.value)
 
 
 def _stratified(
@@ -215,19 +158,20 @@ def _stratified(
 ) -> Estimate:
     """The unpaired difference, weighed by family × tenant as the slice has them."""
     estimate = _strata(frames, rubric, slice_, base, by, windows)
-    missing = slice_ & rubric.attempted & ~rubric.scored
+    missing = (slice_ | base) & rubric.attempted & ~rubric.scored
     if estimate.bounds is None or not missing.any():
         return estimate
     status = np.where(missing, SCORED, rubric.status).astype(np.int8)
-    filled = Rubric(np.where(missing, 0.0, rubric.value), status)
+    filled = Rubric(_filled(rubric, slice_, base), status)
     worst = _strata(frames, filled, slice_, base, by, windows)
-    detail = f"{int(missing.sum())} requests of the slice unscored"
+    mine = int((missing & slice_).sum())
+    detail = (
+        f"{mine} requests of the slice and {int(missing.sum()) - mine} of its baseline unscored"
+    )
     warning = Warning(code=WarningCode.MISSING_SCORES, detail=detail)
     return replace(
         estimate,
-        bounds=estimate.bounds
-        if worst.bounds is None
-        else with_worst(estimate.bounds, worst.bounds),
+        bounds=with_worst(estimate.bounds, worst.bounds or unbounded),
         warnings=(*estimate.warnings, warning),
     )
 
@@ -256,33 +200,30 @@ def _strata(
         return missing_estimate(method, len(in_slice) + len(in_base), unpaired, few)
     share = n_slice / n_slice[both].sum()
     wrong = 1 - rubric.value
-    weights = [
-        (share / np.maximum(count, 1))[stratum[rows]]
+    mine, theirs = (
+        Mean.of(frames, wrong, rows, (share / np.maximum(count, 1))[stratum[rows]], windows, True)
         for rows, count in ((in_slice, n_slice), (in_base, n_base))
-    ]
-    sides = [
-        weighted_rate(frames, wrong, rows, weight, windows)
-        for rows, weight in ((in_slice, weights[0]), (in_base, weights[1]))
-    ]
-    (rate_s, n_s, spread), (rate_b, n_b, _) = sides
+    )
     worst = in_slice[np.argsort(-wrong[in_slice], kind="stable")[:EVIDENCE]]
-    return Estimate(
-        value=rate_s - rate_b,
-        observed=1 - rate_s,
-        reference=1 - rate_b,
+    estimate = Estimate(
+        value=mine.value - theirs.value,
+        observed=1 - mine.value,
+        reference=1 - theirs.value,
         n=len(in_slice) + len(in_base),
-        clusters=spread.prompts,
-        unit="prompt and load window" if spread.windows else "prompt",
+        slice_n=len(in_slice),
+        df=mine.spread.df,
+        clusters=mine.spread.prompts,
+        unit=unit_of(mine.spread, True),
         method=method,
-        bounds=lambda tail: intervals.rate_difference(rate_s, n_s, rate_b, n_b, tail),
+        bounds=lambda tail: difference_bounds(mine, theirs, tail),
         warnings=(
             unpaired,
-            *warn_few(min(n_s, n_b), spread),
+            *warn_few(min(mine.size(TAIL), theirs.size(TAIL))),
             *confounders(frames, slice_, base, (by,)),
         ),
         evidence=tuple(frames.ids(worst[wrong[worst] > 0])),
         design=lambda: Excess(
-            share_design(frames, in_slice, weights[0], windows, True),
-            share_design(frames, in_base, weights[1], windows, True),
+            mine.design(frames, windows, True), theirs.design(frames, windows, True)
         ),
     )
+    return of_few_windows(estimate, frames, mine.spread, theirs.spread)

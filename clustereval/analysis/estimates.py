@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from clustereval.analysis.clusters import Spread
+from clustereval.analysis.clusters import MIN_WINDOWS, Spread
 from clustereval.analysis.designs import Design
 from clustereval.analysis.intervals import Bounds
 from clustereval.analysis.slices import Factor, Frames, Mask
 from clustereval.core.findings import Warning, WarningCode
+from clustereval.core.scenario import Scenario
 
 MIN_PAIRS: Final = 10
 """Fewer paired prompts give no interval: one prompt more or less would turn it over."""
@@ -22,12 +24,17 @@ ENOUGH_PAIRS: Final = 30
 
 EVIDENCE: Final = 10
 
+TAIL: Final = 0.025
+"""Of each bound of a plain 95% interval: the level at which effective sizes are spoken of."""
+
 
 @dataclass(frozen=True)
 class Estimate:
     """An effect with everything a finding needs of it; ``bounds`` is tail → (low, high).
 
-    ``design`` makes what it rests on, for the plan of a run that has no answers yet.
+    ``n`` counts both sides' requests, ``slice_n`` the slice's alone; ``df`` are the degrees of
+    freedom of its variance. ``design`` makes what it rests on, for the plan of a run that has no
+    answers yet.
     """
 
     value: float | None
@@ -41,6 +48,8 @@ class Estimate:
     warnings: tuple[Warning, ...] = ()
     evidence: tuple[str, ...] = ()
     more_requests: int | None = None
+    slice_n: int = 0
+    df: float = math.inf
     design: Callable[[], Design] | None = None
 
 
@@ -59,14 +68,39 @@ def with_worst(
     return both
 
 
-def warn_few(count: float, spread: Spread) -> list[Warning]:
-    out = []
-    if count < ENOUGH_PAIRS:
-        out.append(Warning(code=WarningCode.FEW_PAIRS, detail=f"{count:.0f} paired prompts"))
-    if spread.few_windows:
-        detail = "too few load windows to be clusters; the interval is over prompts alone"
-        out.append(Warning(code=WarningCode.FEW_CLUSTERS, detail=detail))
-    return out
+def unbounded(_: float) -> Bounds:
+    """Bounds of what nothing bounds."""
+    return None, None
+
+
+def warn_few(count: float) -> list[Warning]:
+    if count >= ENOUGH_PAIRS:
+        return []
+    return [Warning(code=WarningCode.FEW_PAIRS, detail=f"{count:.0f} paired prompts")]
+
+
+def of_few_windows(estimate: Estimate, frames: Frames, *spreads: Spread) -> Estimate:
+    """The estimate, without an interval where one of its sides varies in too few load windows."""
+    warnings = warn_few_windows(frames, *spreads)
+    if not warnings:
+        return estimate
+    return replace(estimate, bounds=None, warnings=(*estimate.warnings, *warnings))
+
+
+def warn_few_windows(frames: Frames, *spreads: Spread) -> list[Warning]:
+    few = [spread for spread in spreads if spread.few_windows]
+    if not few:
+        return []
+    least = min(few, key=lambda spread: spread.window_df)
+    detail = windows_short(least.window_df + 1, frames.scenario)
+    return [Warning(code=WarningCode.FEW_CLUSTERS, detail=detail)]
+
+
+def windows_short(worth: float, scenario: Scenario) -> str:
+    """What is said of a side whose load windows are worth so many of equal weight."""
+    width_s = scenario.buckets.traffic.window_s
+    said = f"load windows of {width_s:g} s, by their weights worth {worth:.1f}"
+    return f"{said}; {MIN_WINDOWS} are needed"
 
 
 def unit_of(spread: Spread, by_prompt: bool) -> str:

@@ -39,6 +39,7 @@ class Draft:
         say: the finding's sentence, once it is decided.
         remedy: what to change, for one that failed or is undecided.
         design: makes what the estimate rests on; None where there is none.
+        slice_n: requests of the slice alone. df: degrees of freedom of its variance.
     """
 
     finding: Finding
@@ -46,6 +47,8 @@ class Draft:
     say: Say
     remedy: Say = field(default=lambda _: "")
     design: Callable[[], Design] | None = None
+    slice_n: int = 0
+    df: float = math.inf
 
 
 def decide(drafts: Sequence[Draft], confidence: float) -> list[Finding]:
@@ -126,7 +129,7 @@ def _settle(
     if finding.status is Status.INCONCLUSIVE and draft.bounds is None:
         more = finding.more_requests  # a census is not made sharper by more of the same
     elif finding.status is Status.INCONCLUSIVE:
-        more = finding.more_requests or more_requests(finding, tail, alpha)
+        more = finding.more_requests or more_requests(draft, finding, tail, alpha)
     finding = finding.model_copy(update={"more_requests": more})
     finding = finding.model_copy(update={"sentence": draft.say(finding)})
     if finding.status is not Status.PASS:
@@ -145,21 +148,34 @@ def status(low: float | None, high: float | None, margin: float | None) -> Statu
     return Status.INCONCLUSIVE
 
 
-def more_requests(finding: Finding, tail: float, alpha: float) -> int | None:
-    """Further requests after which the finding would be decided with 80% power.
+def more_requests(draft: Draft, finding: Finding, tail: float, alpha: float) -> int | None:
+    """Further requests of the slice after which it would be decided with 80% power.
 
-    An interval's half width falls with the square root of n, so n must grow by
-    ``((z_tail + z_.2) / z_tail * half / distance to the margin)^2``, where the true effect is
-    taken to be the estimate. None where the estimate lies on the margin, or nothing was measured.
+    An interval's half width falls with the square root of n, and Student's t with the number of
+    load windows, so n must grow by ``((t_more + z_.2) / t * half / distance to the margin)^2``,
+    where the true effect is taken to be the estimate, and further requests come in further windows.
+    Where nothing was lost so far the exact bound ``1 - tail^(1/n)`` is turned round. None where the
+    estimate lies so near the margin that no number would do, or nothing was measured.
     """
     estimate, margin = finding.estimate, finding.margin
-    if estimate is None or margin is None or finding.n == 0:
+    if estimate is None or margin is None or draft.slice_n == 0:
         return None
     bound, level = (finding.high, alpha - tail) if estimate < margin else (finding.low, tail)
     distance = abs(margin - estimate)
     if bound is None or distance < 0.02 * margin:
         return None
-    z = critical(level)
-    growth = ((z + critical(0.2)) / z * abs(bound - estimate) / distance) ** 2
-    more = math.ceil(finding.n * max(growth - 1, 0.05))
+    if estimate == 0 and finding.unit == "ratio" and bound < 1:
+        growth = math.log1p(-bound) / math.log1p(-margin)
+    else:
+        growth = _growth(abs(bound - estimate) / distance, level, draft.df)
+    more = math.ceil(draft.slice_n * max(growth - 1, 0.05)) + 1
     return more if more < 10_000_000 else None
+
+
+def _growth(needed: float, level: float, df: float) -> float:
+    """How many times the requests are needed; ``needed`` is half width over distance."""
+    now, growth = critical(level, min(df, 1e6)), 1.0
+    for _ in range(30):  # each round brings t nearer to that of so many windows
+        then = critical(level, min((df + 1) * growth - 1, 1e6))
+        growth = max(((then + critical(0.2)) / now * needed) ** 2, 1.0)
+    return growth

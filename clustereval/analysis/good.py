@@ -10,8 +10,8 @@ import numpy as np
 
 from clustereval.analysis.checks.base import failed_share, latency_s
 from clustereval.analysis.estimates import Estimate, with_worst
-from clustereval.analysis.intervals import Bounds, wilson
-from clustereval.analysis.rates import loss, rate, weighted_rate
+from clustereval.analysis.intervals import Bounds, share_bounds
+from clustereval.analysis.rates import Mean, loss, rate
 from clustereval.analysis.slices import Floats, Frames, Mask
 from clustereval.analysis.together import design_effect
 from clustereval.core.goodput import Kept
@@ -107,9 +107,13 @@ def _share(frames: Frames, bad: Floats, among: Mask, by_prompt: bool, effect: fl
     if plain.bounds is None or effect <= 1:
         return plain
     weight = np.full(len(rows), 1 / len(rows))
-    value, n, spread = weighted_rate(frames, bad, rows, weight, True, by_prompt)
-    n = max(min(n, len(rows) / effect), 1.0)
-    return replace(plain, bounds=lambda tail: wilson(value, n, tail, spread.df))
+    mean = Mean.of(frames, bad, rows, weight, True, by_prompt)
+
+    def bounds(tail: float) -> Bounds:
+        n = max(min(mean.size(tail), len(rows) / effect), 1.0)
+        return share_bounds(mean.value, n, tail)
+
+    return replace(plain, bounds=bounds)
 
 
 def slow_together(frames: Frames, among: Mask) -> float:

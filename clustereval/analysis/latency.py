@@ -7,23 +7,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from clustereval.analysis import intervals
-from clustereval.analysis.clusters import Spread, effective_n, two_way
+from clustereval.analysis.clusters import Rows, Spread, by_cluster, spread_of
 from clustereval.analysis.designs import Ratio
 from clustereval.analysis.estimates import (
     EVIDENCE,
+    TAIL,
     Estimate,
     confounders,
     missing_estimate,
+    of_few_windows,
     unit_of,
-    warn_few,
 )
-from clustereval.analysis.rates import rate, weighted_rate
+from clustereval.analysis.rates import Mean, rate
 from clustereval.analysis.slices import Codes, Floats, Frames, Mask
 from clustereval.core.findings import Warning, WarningCode
 
 
 def over_limit(frames: Frames, times_s: Floats, among: Mask, limit_s: float) -> Estimate:
-    """Share of requests that took longer than a limit: Wilson's interval, clustered.
+    """Share of requests that took longer than a limit, clustered.
 
     "p95 stays within L" and "at most 5% take longer than L" are one statement. Judged as a share it
     is decided with far fewer requests where the limit is not near: the bound of a quantile needs
@@ -52,26 +53,28 @@ def quantile_ratio(
     if sides is None:
         return missing_estimate(method, int((slice_ | base).sum()))
     slow, reference = sides
-    estimate = _ratio(frames, times_s, slow, reference, slow.spread, method)
+    estimate = _ratio(frames, times_s, slow, reference, slow.above.spread, method)
 
     def bounds(tail: float) -> intervals.Bounds:
         return _mover(slow, reference, tail)
 
-    return replace(
+    sizes = [side.above.size(TAIL) for side in sides]
+    estimate = replace(
         estimate,
         bounds=bounds,
         design=lambda: Ratio(bounds, slow.point / reference.point),
         warnings=(
             *estimate.warnings,
-            *_unbounded(q, min(slow.n, reference.n)),
+            *_unbounded(q, min(sizes)),
             *confounders(frames, slice_, base, (by,)),
         ),
         more_requests=max(
-            _more_for_quantile(q, slow.n, len(slow.rows)) or 0,
-            _more_for_quantile(q, reference.n, len(reference.rows)) or 0,
+            _more_for_quantile(q, size, len(side.rows)) or 0
+            for size, side in zip(sizes, sides, strict=True)
         )
         or None,
     )
+    return of_few_windows(estimate, frames, *(side.above.spread for side in sides))
 
 
 def quantile_ratio_together(
@@ -91,38 +94,65 @@ def quantile_ratio_together(
     if sides is None:
         return missing_estimate(method, int((slice_ | base).sum()))
     slow, reference = sides
-    rows = np.concatenate([slow.rows, reference.rows])
-    spread = two_way(
-        np.concatenate([slow.influence, -reference.influence]),
-        frames.prompt[rows],
-        frames.window[rows],
+    mine, theirs = slow.clustered(frames, 1), reference.clustered(frames, -1)
+    prompts = by_cluster(
+        np.concatenate([mine.influence, theirs.influence]),
+        np.concatenate([mine.prompt, theirs.prompt]),
     )
+    spread = spread_of(prompts, _by_tail(mine, theirs, sides))
     most = 1 / (1 / len(slow.rows) + 1 / len(reference.rows))
-    n = effective_n(q * (1 - q), spread, most)
+
+    def size(tail: float) -> float:
+        return spread.size(q * (1 - q), most, tail)
 
     def bounds(tail: float) -> intervals.Bounds:
         low, high = _mover(slow, reference, tail)
-        ours = intervals.quantile_bounds(slow.ordered, q, n, tail)
-        theirs = intervals.quantile_bounds(reference.ordered, q, n, tail)
+        n = size(tail)
+        above = intervals.quantile_bounds(slow.ordered, q, n, tail)
+        below = intervals.quantile_bounds(reference.ordered, q, n, tail)
         # Where the common size is too small for a bound, that of the sides apart is wider, but one.
-        if ours[0] is not None and theirs[1] is not None:
-            low = min(ours[0] / reference.point, slow.point / theirs[1])
-        if ours[1] is not None and theirs[0]:
-            high = max(ours[1] / reference.point, slow.point / theirs[0])
+        if above[0] is not None and below[1] is not None:
+            low = min(above[0] / reference.point, slow.point / below[1])
+        if above[1] is not None and below[0]:
+            high = max(above[1] / reference.point, slow.point / below[0])
         return low, high
 
     estimate = _ratio(frames, times_s, slow, reference, spread, method)
-    return replace(
+    estimate = replace(
         estimate,
         bounds=bounds,
         design=lambda: Ratio(bounds, slow.point / reference.point),
         warnings=(
             *estimate.warnings,
-            *_unbounded(q, n),
+            *_unbounded(q, size(TAIL)),
             *confounders(frames, slice_, base, (by,)),
         ),
-        more_requests=_more_for_quantile(q, n, len(rows)),
+        more_requests=_more_for_quantile(q, size(TAIL), estimate.n),
     )
+    return of_few_windows(estimate, frames, spread_of(prompts, [mine, theirs]))
+
+
+def _by_tail(mine: Rows, theirs: Rows, sides: tuple[_Sample, _Sample]) -> list[Rows]:
+    """Both sides with windows weighed by what of them lies above the quantiles.
+
+    Where bursts make three windows of ten slow, both quantiles lie in those three, and what the
+    sides differ by from window to window is known from three windows, not from ten.
+    """
+    assert mine.window is not None
+    assert theirs.window is not None
+    window = np.concatenate([mine.window, theirs.window])
+    size = int(window.max()) + 1
+    above = np.bincount(
+        window, weights=np.concatenate([side.bad for side in sides]), minlength=size
+    )
+    share = above / np.maximum(np.bincount(window, minlength=size), 1)
+    weighed = []
+    for side in (mine, theirs):
+        weight = side.weight * share[side.window]
+        # Where all are equal nothing lies above, and windows weigh as much as they hold.
+        total = weight.sum()
+        weighed.append(replace(side, weight=weight / total) if total > 0 else side)
+    return weighed
 
 
 def _mover(slow: _Sample, reference: _Sample, tail: float) -> intervals.Bounds:
@@ -135,17 +165,17 @@ def _ratio(
     frames: Frames, times_s: Floats, slow: _Sample, reference: _Sample, spread: Spread, method: str
 ) -> Estimate:
     """What both kinds of ratio have in common: all but the bounds."""
-    few = [w for w in warn_few(slow.n, spread) if w.code is not WarningCode.FEW_PAIRS]
     return Estimate(
         value=slow.point / reference.point,
         observed=slow.point,
         reference=reference.point,
         n=len(slow.rows) + len(reference.rows),
+        slice_n=len(slow.rows),
+        df=spread.df,
         clusters=spread.windows or spread.prompts,
         unit=unit_of(spread, False),
         method=method,
         bounds=None,
-        warnings=tuple(few),
         evidence=tuple(_slowest(frames, times_s, slow.rows)),
     )
 
@@ -155,21 +185,25 @@ class _Sample:
     """One side's quantile.
 
     Attributes:
-        influence: of each row on the share above the quantile. The variance of a quantile is that
-            of this share (Woodruff 1952).
-        n: effective number of independent observations of this side alone.
+        above: the share of times above the quantile. The variance of a quantile is that of this
+            share (Woodruff 1952, JASA 47:635).
+        bad: 1 for each row of it above the quantile.
     """
 
     rows: Codes
     ordered: Floats
     q: float
     point: float
-    influence: Floats
-    n: float
-    spread: Spread
+    bad: Floats
+    above: Mean
 
     def bounds(self, tail: float) -> intervals.Bounds:
-        return intervals.quantile_bounds(self.ordered, self.q, self.n, tail)
+        return intervals.quantile_bounds(self.ordered, self.q, self.above.size(tail), tail)
+
+    def clustered(self, frames: Frames, sign: float) -> Rows:
+        weight = self.above.weight
+        influence = sign * weight * (self.bad - self.above.value)
+        return Rows(influence, weight, frames.prompt[self.rows], frames.load_window[self.rows])
 
 
 def _sides(
@@ -190,8 +224,8 @@ def _sample(frames: Frames, times_s: Floats, among: Mask, q: float) -> _Sample |
     point = intervals.point_quantile(ordered, q)
     above = (times_s > point).astype(float)
     weight = np.full(len(rows), 1 / len(rows))
-    share, n, spread = weighted_rate(frames, above, rows, weight, True, False)
-    return _Sample(rows, ordered, q, point, (above[rows] - share) * weight, n, spread)
+    mean = Mean.of(frames, above, rows, weight, True, False)
+    return _Sample(rows, ordered, q, point, above[rows], mean)
 
 
 def _slowest(frames: Frames, times_s: Floats, rows: Codes) -> list[str]:

@@ -2,76 +2,111 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from clustereval.analysis import intervals
-from clustereval.analysis.clusters import Spread, effective_n, two_way
-from clustereval.analysis.designs import Excess, Sample, Share
+from clustereval.analysis.clusters import Rows, Spread, by_cluster, spread_of
+from clustereval.analysis.designs import Excess, Share
 from clustereval.analysis.estimates import (
     EVIDENCE,
     Estimate,
     missing_estimate,
+    of_few_windows,
+    unbounded,
     unit_of,
-    warn_few,
     with_worst,
 )
+from clustereval.analysis.samples import Sample
 from clustereval.analysis.slices import Codes, Floats, Frames, Mask, Rubric
 from clustereval.core.findings import Warning, WarningCode
 
 
-def weighted_rate(
-    frames: Frames, bad: Floats, rows: Codes, weight: Floats, windows: bool, by_prompt: bool = True
-) -> tuple[float, float, Spread]:
-    """(share, effective n, spread) of ``bad`` over ``rows`` with weights that sum to 1."""
-    rate = min(max(float((weight * bad[rows]).sum()), 0.0), 1.0)  # sums may round beyond 1
-    prompt = frames.prompt[rows]
-    spread = two_way(weight * (bad[rows] - rate), prompt, frames.window[rows] if windows else None)
-    unit = np.bincount(prompt, weights=weight) if by_prompt else weight
-    cap = float(1 / (unit**2).sum())
-    return rate, effective_n(rate * (1 - rate), spread, cap), spread
+@dataclass(frozen=True)
+class Mean:
+    """A weighted mean of values in 0..1, and what it is worth.
+
+    Attributes:
+        rows: positions of its rows. weight: theirs; sums to 1.
+        cap: the number of independent observations if nothing but the mean varied.
+    """
+
+    rows: Codes
+    weight: Floats
+    value: float
+    spread: Spread
+    cap: float
+
+    @classmethod
+    def of(
+        cls, frames: Frames, bad: Floats, rows: Codes, weight: Floats, windows: bool,
+        by_prompt: bool,
+    ) -> Mean:  # fmt: skip
+        """
+        Args:
+            by_prompt: whether a prompt is at most one independent observation.
+        """
+        value = min(max(float((weight * bad[rows]).sum()), 0.0), 1.0)  # sums may round beyond 1
+        prompt = frames.prompt[rows]
+        influence = weight * (bad[rows] - value)
+        window = frames.load_window[rows] if windows else None
+        spread = spread_of(by_cluster(influence, prompt), [Rows(influence, weight, prompt, window)])
+        unit = np.bincount(prompt, weights=weight) if by_prompt else weight
+        return cls(rows, weight, value, spread, float(1 / (unit**2).sum()))
+
+    def size(self, tail: float) -> float:
+        return self.spread.size(self.value * (1 - self.value), self.cap, tail)
+
+    def bounds(self, tail: float) -> intervals.Bounds:
+        return intervals.share_bounds(self.value, self.size(tail), tail)
+
+    def design(self, frames: Frames, windows: bool, by_prompt: bool) -> Share:
+        """What it rests on."""
+        window = frames.load_window[self.rows] if windows else None
+        return Share(Sample.of(self.weight, frames.prompt[self.rows], window), by_prompt)
 
 
-def share_design(
-    frames: Frames, rows: Codes, weight: Floats, windows: bool, by_prompt: bool
-) -> Share:
-    """What :func:`weighted_rate` rests on."""
-    window = frames.window[rows] if windows else None
-    return Share(Sample.of(weight, frames.prompt[rows], window), by_prompt)
+def _known(frames: Frames, bad: Floats, among: Mask) -> tuple[Codes, Floats]:
+    """Positions and equal weights of the rows that say anything."""
+    rows = np.flatnonzero(among & ~np.isnan(bad) & (frames.prompt >= 0))
+    return rows, np.full(len(rows), 1 / max(len(rows), 1))
 
 
 def rate(
     frames: Frames, bad: Floats, among: Mask, *, windows: bool = True, by_prompt: bool = False
 ) -> Estimate:
-    """Share of ``bad`` (0..1 a row) among some rows, with Wilson's interval.
+    """Share of ``bad`` (0..1 a row) among some rows.
 
     Args:
         bad: what is counted, shape (rows,); NaN rows are left out.
         among: the denominator.
+        windows: whether load windows are clusters of the rows under load.
         by_prompt: whether a prompt is at most one independent observation however often it was
             answered (a wrong answer repeats itself; an HTTP error need not).
     """
-    rows = np.flatnonzero(among & ~np.isnan(bad) & (frames.prompt >= 0))
+    rows, weight = _known(frames, bad, among)
     if len(rows) == 0:
-        return missing_estimate("Wilson interval", 0)
-    weight = np.full(len(rows), 1 / len(rows))
-    value, n, spread = weighted_rate(frames, bad, rows, weight, windows, by_prompt)
+        return missing_estimate("share, exact and Wilson's bound", 0)
+    mean = Mean.of(frames, bad, rows, weight, windows, by_prompt)
     worst = rows[np.argsort(-bad[rows], kind="stable")[:EVIDENCE]]
-    few = [w for w in warn_few(n, spread) if w.code is not WarningCode.FEW_PAIRS]
-    return Estimate(
-        value=value,
-        observed=value,
-        reference=None,
-        n=len(rows),
-        clusters=spread.prompts,
-        unit=unit_of(spread, by_prompt),
-        method="Wilson interval at the effective number of independent observations",
-        bounds=lambda tail: intervals.wilson(value, n, tail, spread.df),
-        warnings=tuple(few),
-        evidence=tuple(frames.ids(worst[bad[worst] > 0])),
-        design=lambda: share_design(frames, rows, weight, windows, by_prompt),
+    return of_few_windows(
+        Estimate(
+            value=mean.value,
+            observed=mean.value,
+            reference=None,
+            n=len(rows),
+            slice_n=len(rows),
+            df=mean.spread.df,
+            clusters=mean.spread.prompts,
+            unit=unit_of(mean.spread, by_prompt),
+            method="share, exact lower and Wilson's upper bound at the effective size",
+            bounds=mean.bounds,
+            evidence=tuple(frames.ids(worst[bad[worst] > 0])),
+            design=lambda: mean.design(frames, windows, by_prompt),
+        ),
+        frames,
+        mean.spread,
     )
 
 
@@ -88,39 +123,51 @@ def loss(frames: Frames, rubric: Rubric, among: Mask, *, windows: bool = True) -
         return known
     filled = np.where(missing, 1.0, lost)
     worst = rate(frames, filled, among & rubric.attempted, windows=windows, by_prompt=True)
-    if worst.bounds is None:
-        return known
     detail = f"{int(missing.sum())} of {worst.n} requests unscored"
     return replace(
         known,
-        bounds=with_worst(known.bounds, worst.bounds),
-        warnings=(*known.warnings, Warning(code=WarningCode.MISSING_SCORES, detail=detail)),
+        bounds=with_worst(known.bounds, worst.bounds or unbounded),
+        warnings=(
+            *known.warnings,
+            Warning(code=WarningCode.MISSING_SCORES, detail=detail),
+            *worst.warnings,
+        ),
     )
 
 
 def rate_excess(frames: Frames, bad: Floats, slice_: Mask, base: Mask) -> Estimate:
     """How much larger the share of ``bad`` is in the slice: Newcombe's interval, unpaired."""
-    parts, designs = [], []
-    for mask in (slice_, base):
-        rows = np.flatnonzero(mask & ~np.isnan(bad) & (frames.prompt >= 0))
-        if len(rows) == 0:
-            return missing_estimate("Newcombe interval", int((slice_ | base).sum()))
-        weight = np.full(len(rows), 1 / len(rows))
-        parts.append((rows, *weighted_rate(frames, bad, rows, weight, mask is slice_, False)))
-        designs.append(partial(share_design, frames, rows, weight, mask is slice_, False))
-    (rows, value, n, spread), (base_rows, base_value, base_n, _) = parts
+    known = [_known(frames, bad, mask) for mask in (slice_, base)]
+    if min(len(rows) for rows, _ in known) == 0:
+        return missing_estimate("unpaired, Newcombe interval", int((slice_ | base).sum()))
+    mine, theirs = (Mean.of(frames, bad, *side, True, False) for side in known)
+    rows = mine.rows
     worst = rows[np.argsort(-bad[rows], kind="stable")[:EVIDENCE]]
-    few = [w for w in warn_few(n, spread) if w.code is not WarningCode.FEW_PAIRS]
-    return Estimate(
-        value=value - base_value,
-        observed=value,
-        reference=base_value,
-        n=len(rows) + len(base_rows),
-        clusters=spread.prompts,
-        unit=unit_of(spread, False),
-        method="unpaired, Newcombe interval at the effective sizes",
-        bounds=lambda tail: intervals.rate_difference(value, n, base_value, base_n, tail),
-        warnings=tuple(few),
-        evidence=tuple(frames.ids(worst[bad[worst] > 0])),
-        design=lambda: Excess(designs[0](), designs[1]()),
+    return of_few_windows(
+        Estimate(
+            value=mine.value - theirs.value,
+            observed=mine.value,
+            reference=theirs.value,
+            n=len(rows) + len(theirs.rows),
+            slice_n=len(rows),
+            df=mine.spread.df,
+            clusters=mine.spread.prompts,
+            unit=unit_of(mine.spread, False),
+            method="unpaired, Newcombe interval at the effective sizes",
+            bounds=lambda tail: difference_bounds(mine, theirs, tail),
+            evidence=tuple(frames.ids(worst[bad[worst] > 0])),
+            design=lambda: Excess(
+                mine.design(frames, True, False), theirs.design(frames, True, False)
+            ),
+        ),
+        frames,
+        mine.spread,
+        theirs.spread,
+    )
+
+
+def difference_bounds(mine: Mean, theirs: Mean, tail: float) -> intervals.Bounds:
+    """Bounds of the difference of two means that were observed apart."""
+    return intervals.rate_difference(
+        (mine.value, mine.size(tail)), (theirs.value, theirs.size(tail)), tail
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES
 from clustereval.core.inputs import same_input, to_be_cancelled
 from clustereval.core.looks import STOPPED_EARLY, Looks
 from clustereval.core.scenario import Scenario
+from clustereval.observe.patterns import window_codes
 from clustereval.rundir import Run
 
 Floats = NDArray[np.float64]
@@ -88,7 +90,7 @@ class Frames:
         prompt: codes of the prompts: what answers are clustered by.
         content: codes of what was asked, to the letter: what answers are paired by. A prompt that
             was padded to another length is another content of the same prompt.
-        window: codes of the load windows (``buckets.traffic.window_s`` of due time).
+        window: codes of the windows of due time, cut as those of the traffic patterns are.
         rubrics: scorer → its values.
         cluster: cluster samples over time, possibly empty.
         scenario, level, load, interrupted, looks: from the manifest.
@@ -153,6 +155,11 @@ class Frames:
     def traffic(self) -> Mask:
         """Loaded rows, but those of stepped phases."""
         return self.where(role="traffic") & ~self.stepped
+
+    @cached_property
+    def load_window(self) -> Codes:
+        """Those of rows under load; -1 for all others."""
+        return np.where(self.where(role="traffic"), self.window, -1)
 
     @property
     def baseline(self) -> Mask:
@@ -232,14 +239,12 @@ def build_frames(
     until_s = None if looks is None else looks.until_s
     rows = before(requests[~warmup & ~cut], "due_s", until_s).reset_index(drop=True)
     rubrics = _rubrics(rows["request_id"], scores)
-    width = scenario.buckets.traffic.window_s
-    due = rows["due_s"].to_numpy(dtype=float, na_value=0.0)
     return Frames(
         rows=rows,
         factors={column: _factor(rows[column]) for column in (*SLICE_COLUMNS, *further)},
         prompt=_factor(rows["prompt_id"]).codes,
+        window=window_codes(rows, scenario.buckets.traffic.window_s),
         content=_factor(same_input(rows)).codes,
-        window=np.floor_divide(due, width).astype(np.int64).clip(0),
         rubrics=rubrics,
         cluster=before(cluster, "t_s", until_s)
         if cluster is not None

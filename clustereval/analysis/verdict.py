@@ -222,7 +222,7 @@ def _verdict(
             sentence=worst.sentence,
             because=[f"{r.check}: {r.sentence}" for r in others] + [summary, *noticed],
         )
-    needed = [_open(result) for result in open_ if result.required]
+    needed = [_open(r) for r in open_ if r.required or _looks_failed(r, findings)]
     decided = [r for r in passed if r.check != HEALTH]
     if interrupted:
         needed.insert(0, "the run was interrupted")
@@ -235,6 +235,17 @@ def _verdict(
         needed.insert(0, "no check of the target under load was decided")
     outcome = Outcome.INCONCLUSIVE if needed else Outcome.PASS
     return Verdict(outcome=outcome, sentence=summary, because=(needed or [tally]) + noticed)
+
+
+def _looks_failed(result: CheckResult, findings: Sequence[Finding]) -> bool:
+    """Whether the estimate of an undecided check lies beyond its margin.
+
+    Nothing is shown by that, but who reads *pass* would take it that nothing was seen.
+    """
+    if result.status is not Status.INCONCLUSIVE or result.deciding is None:
+        return False
+    deciding = findings[result.deciding]
+    return _in_margins(deciding, deciding.estimate) > 1
 
 
 def _noticed(findings: Sequence[Finding], failed: set[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from clustereval.core.findings import Finding, Status, Value
+from clustereval.core.findings import Finding, Status, Value, WarningCode
 
 _FIELDS = {
     "replica_id": "replica",
@@ -77,7 +77,17 @@ def ending(finding: Finding) -> str:
     """What is to be said where nothing is decided; else nothing."""
     if finding.status is not Status.INCONCLUSIVE:
         return ""
-    return f": undecided, {more(finding)}" if more(finding) else ": undecided"
+    why = longer(finding) or more(finding)
+    return f": undecided, {why}" if why else ": undecided"
+
+
+def longer(finding: Finding) -> str:
+    """What is to be said where too few load windows leave no interval; else nothing."""
+    few = [w.detail for w in finding.warnings if w.code is WarningCode.FEW_CLUSTERS]
+    if not few or finding.high is not None:
+        return ""
+    where = f"phase {finding.more_in}" if finding.more_in is not None else "its phase"
+    return f"{few[0]}: lengthen {where}"
 
 
 def more(finding: Finding) -> str:

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from clustereval.analysis.power.priors import Priors
 
 
+def _no_effect(value: float | None) -> float | None:
+    if value == 1:
+        raise click.BadParameter(
+            "1 is no effect: a drop is below it (0.05), a factor on latency above it (1.5)"
+        )
+    return value
+
+
 @click.command()
 @click.argument("scenario")
 @click.option(
@@ -32,9 +40,10 @@ if TYPE_CHECKING:
     help="Assume something else of the cluster; `plan` prints every name. Repeatable.",
 )  # fmt: skip
 @click.option(
-    "--detect", "effect", metavar="DROP",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Size the scenario so that a drop of 0.05 (5 points in all) fails.",
+    "--detect", "effect", metavar="EFFECT", type=click.FloatRange(0, 100, min_open=True),
+    callback=lambda _context, _option, value: _no_effect(value),
+    help="Size the scenario so that it fails: 0.05 is a drop of 5 points in all, of a rubric or "
+    "of answers that do not diverge; 1.5 is a latency half as long again.",
 )  # fmt: skip
 @click.option(
     "--check", "checks", multiple=True, metavar="NAME",
@@ -68,7 +77,7 @@ def plan(
     effect passes in as many. What cannot be known before a run is assumed, and printed.
     """
     if effect is None and (checks or out):
-        raise click.UsageError("--check and --out size a scenario: give --detect DROP as well")
+        raise click.UsageError("--check and --out size a scenario: give --detect EFFECT as well")
     from clustereval.analysis.power.outlook import outlook
     from clustereval.analysis.power.sizing import planned, size_for
     from clustereval.report.plan_picture import render_picture

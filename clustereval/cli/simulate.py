@@ -74,6 +74,10 @@ def simulate(
     The engine is that of the app `simulated`, the autoscaler's policy Ray Serve's. It writes the
     same files as a run, and ends with a verdict; its numbers are a model's, not your cluster's.
 
+    Not modelled: the network and the proxy's queue, late autoscaler metrics, retries, replicas that
+    die, what replicas on one machine cost each other; costs are linear in tokens. So it tells which
+    of two settings is worse and about when it breaks, not what your p99 will be.
+
     \b
     Exit code: 0 pass, 1 fail, 2 bad input, 3 inconclusive.
     """

@@ -76,7 +76,7 @@ class WarningCode(StrEnum):
 
 WARNING_ADVICE: dict[WarningCode, str] = {
     WarningCode.FEW_PAIRS: "send more distinct prompts to both sides of the comparison",
-    WarningCode.FEW_CLUSTERS: "lengthen the phase: too few independent load windows or prompts",
+    WarningCode.FEW_CLUSTERS: "lengthen the phase: too few load windows to tell what varies there",
     WarningCode.QUANTILE_UNBOUNDED: "send more requests, or judge a lower quantile",
     WarningCode.MISSING_SCORES: "look at the failed requests: the bounds count them as wrong",
     WarningCode.CONFOUNDED: "compare within the fields named, or vary one of them at a time",
@@ -148,7 +148,9 @@ class Finding(BaseModel):
     gate: bool = Field(True, description="false: exploratory, can never fail the verdict")
     status: Status = Field(Status.INCONCLUSIVE, description="`pass`, `fail` or `inconclusive`")
     sentence: str = Field("", description="the finding as a sentence that one can say aloud")
-    more_requests: int | None = Field(None, description="further requests that would decide")
+    more_requests: int | None = Field(
+        None, description="further requests of the slice that would decide with 80% power"
+    )
     more_in: str | None = Field(
         None, description="the phase that sends most of such requests; null: any under load"
     )

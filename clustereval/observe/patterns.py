@@ -93,8 +93,8 @@ def _windows(
     end = end if until_s is None else min(end, until_s)
     if end <= first:
         return [Window(first, first + window_s, rows)]
-    count = max(1, int((end - first) / window_s + 0.5))
-    index = np.minimum(((due[rows] - first) // window_s).astype(int), count - 1)
+    count = _count(end - first, window_s)
+    index = window_index(due[rows], window_s, end)
     # Sorted once: looking through all rows for each window would take hours for a trace of months.
     order = np.argsort(index, kind="stable")
     places, starts = np.unique(index[order], return_index=True)
@@ -106,6 +106,38 @@ def _windows(
         )
         for i, mine in zip(places.tolist(), np.split(rows[order], starts[1:]), strict=True)
     ]
+
+
+def window_codes(frame: pd.DataFrame, window_s: float) -> np.ndarray:
+    """A code for each row's window, cut within each phase, and within each run where there are two.
+
+    Args:
+        frame: columns ``due_s``, ``phase``, and ``run`` of two runs that are compared.
+    """
+    codes = np.zeros(len(frame), dtype=np.int64)
+    due = frame["due_s"].to_numpy(dtype=float, na_value=0.0)
+    by, first = [name for name in ("run", "phase") if name in frame], 0
+    for mine in frame.groupby(by, sort=False, dropna=False).indices.values():
+        codes[mine] = first + window_index(due[mine], window_s)
+        first = int(codes[mine].max()) + 1
+    return codes
+
+
+def window_index(due_s: np.ndarray, window_s: float, end_s: float | None = None) -> np.ndarray:
+    """Which window of its phase each arrival falls into, from 0.
+
+    Args:
+        due_s: of all arrivals of one phase, at least one.
+        end_s: of the phase; null: its last arrival.
+    """
+    first = due_s.min()
+    count = _count((due_s.max() if end_s is None else end_s) - first, window_s)
+    index: np.ndarray = np.minimum(((due_s - first) // window_s).astype(np.int64), count - 1)
+    return index
+
+
+def _count(length_s: float, window_s: float) -> int:
+    return max(1, int(length_s / window_s + 0.5))
 
 
 def _is_burst(due_s: np.ndarray, length_s: float, edges: TrafficEdges) -> bool:

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from clustereval.analysis.power.aims import DIVERGENCE
 from clustereval.analysis.power.outlook import POWER, Gate, Outlook, Sight
 from clustereval.analysis.power.priors import Priors
 from clustereval.analysis.power.sizing import GROWTH, Limited, Sizing
@@ -20,32 +21,34 @@ from clustereval.report.numbers import Scale, count
 from clustereval.report.plaintext import one_line
 
 _LINE: Final = {
-    "replica_skew": "a replica worse by {}",
-    "fidelity": "answers spoiled by load from {}",
-    "autoscaling_lag": "saturated answers worse by {}",
-    "cache_eviction": "answers after a cache miss worse by {}",
-    "traffic_drift": "answers in bursts worse by {}",
-    "tenant_fairness": "a tenant's answers worse by {}",
+    "replica_skew": ("a replica worse by {}", "a replica's answers"),
+    "fidelity": ("answers spoiled by load from {}", "answers under load"),
+    "autoscaling_lag": ("saturated answers worse by {}", "saturated answers"),
+    "cache_eviction": ("answers after a cache miss worse by {}", "answers after a cache miss"),
+    "traffic_drift": ("answers in bursts worse by {}", "answers in bursts"),
+    "tenant_fairness": ("a tenant's answers worse by {}", "a tenant's answers"),
 }
-"""Most telling first: the line names ``_NAMED`` of them."""
+"""What is seen, and what is not; most telling first: the line names ``_NAMED`` of them."""
 _NAMED: Final = 3
-_DIVERGENCE: Final = ("divergence", "harmful_divergence")
 _WHYS: Final = 6
 _LABEL: Final = 25
 
 
 def outlook_line(seen: Outlook) -> str:
     """One line: the smallest effects that this run will fail, of the most telling checks."""
-    said = []
-    for check, words in _LINE.items():
-        of_answers = [s for s in seen.of(check) if s.gate.drop or s.gate.metric in _DIVERGENCE]
+    said, blind = [], []
+    for check, (words, unseen) in _LINE.items():
+        of_answers = [s for s in seen.of(check) if s.gate.drop or s.gate.metric in DIVERGENCE]
         sizes = [s.sees for s in of_answers if s.sees is not None]
         if sizes:
             amount = words.format(f"{100 * max(sizes):.0f} points")
             said.append(amount if len(sizes) == len(of_answers) else f"{amount} at best")
+        elif of_answers:
+            blind.append(unseen)
     if not said:
         return "this run is too small to see answers get worse: `clustereval plan` says what helps"
-    return f"this run can see: {', '.join(said[:_NAMED])}"
+    line = f"this run can see: {', '.join(said[:_NAMED])}"
+    return f"{line}; not: {', '.join(blind)}" if blind else line
 
 
 def render_outlook(seen: Outlook, console: Console) -> None:
@@ -129,19 +132,20 @@ def render_sizing(
         requests: planned before. scenario: as it is named on the command line.
         overrides: all that the command needs, those included that were given before.
     """
-    size = f"{100 * sizing.effect:.3g} points"
+    drop = f"a drop of {100 * sizing.effect:.3g} points"
+    size = f"a latency {sizing.effect:g} times as long" if sizing.effect > 1 else drop
     console.print()
     if not sizing.overrides:
-        console.print(Text(f"To fail a drop of {size}: nothing need change."), highlight=False)
+        console.print(Text(f"To fail {size}: nothing need change."), highlight=False)
     else:
         after = len(sizing.plan)
-        text = f"To fail a drop of {size}: {count(after)} requests instead of {count(requests)}"
+        text = f"To fail {size}: {count(after)} requests instead of {count(requests)}"
         console.print(Text(text), highlight=False)
         console.print(Text(command(scenario, overrides)), soft_wrap=True, highlight=False)
-    if any("score_margin" in change for change in sizing.overrides):
+    if any("margin=" in change or "factor=" in change for change in sizing.overrides):
         text = (
-            "a drop of no more than its margin never fails, so margins that were not below it are "
-            "set to half of it"
+            "what is no more than its margin never fails, so margins that were not below it are "
+            "set halfway to it"
         )
         _indented(f"· {text}", console)
     worst: dict[str, Limited] = {}
@@ -155,13 +159,18 @@ def _limit(item: Limited) -> str:
     """Why no length of the scenario helps a gate, and what does."""
     gate = item.sight.gate
     where = f"{gate.check} {gate.metric} ({named(gate.slice)})"
-    if gate.why:
+    if gate.why and item.longest is None:
         return f"{where} will not see it: {gate.why}"
     helps = (
         f"about {count(item.prompts)} prompts would do, in phases as many times longer"
         if item.prompts
         else "nor does any number of prompts that one would send"
     )
+    if gate.unit == "times":
+        return (
+            f"{where} sees {amount(gate, item.sight.sees)}, and {amount(gate, item.longest)} where "
+            f"all is {GROWTH[-1]:g} times as long"
+        )
     return (
         f"{where}: {count(gate.clusters)} prompts see {amount(gate, item.sight.sees)}, and "
         f"{amount(gate, item.longest)} where all is {GROWTH[-1]:g} times as long; {helps}"

@@ -8,6 +8,7 @@ import pytest
 
 from clustereval.analysis.compare import CHECK, compare
 from clustereval.core.findings import Outcome, Status, WarningCode
+from clustereval.core.looks import Look, Looks
 from clustereval.core.prompts import PromptLibrary
 from clustereval.rundir import PROMPTS, Run
 from tests.support.prompts import tiny_library
@@ -84,6 +85,18 @@ def test_late_client_makes_the_comparison_invalid(tmp_path: Path, baseline: Run)
     late = run_of(tmp_path / "late", Effects(late_s=0.5))
     assert compare(baseline, late).verdict.outcome is Outcome.INVALID
     assert compare(late, baseline).verdict.outcome is Outcome.INVALID
+
+
+def test_a_run_that_ended_early_is_said_to_be_shorter(tmp_path: Path, baseline: Run) -> None:
+    """Only what its look rests on is compared, and the findings name it as a difference."""
+    later = run_of(tmp_path / "later")
+    until_s = float(later.requests["due_s"].quantile(0.8))
+    look = Look(until_s=until_s, share=0.8, error=0.01)
+    later.update_manifest(looks=Looks(planned=[look], last_error=0.04, ended_by=1))
+    loaded = [f for f in compare(baseline, later).of(CHECK) if f.slice.get("role") == "traffic"]
+    said = [w.detail for f in loaded for w in f.warnings if w.code is WarningCode.CONFOUNDED]
+    assert said
+    assert f"the later run ended early, by its look at {until_s:.0f} s" in said[0]
 
 
 def test_neither_folder_is_changed(tmp_path: Path, baseline: Run) -> None:

@@ -113,9 +113,10 @@ def test_too_few_pairs_have_no_interval() -> None:
 def test_missing_scores_count_as_wrong_in_the_upper_bound() -> None:
     """Requests without an answer widen the interval upwards by their share, and are warned of."""
     status = ["unscored"] * 10 + ["scored"] * 90
-    slice_ = table("bad", range(100), 1.0, status=status)
-    more = table("bad", range(100), 1.0, status="scored")
-    good = table("good", range(100), 1.0, status="scored")
+    due_s = 10.0 * (np.arange(100) % 10)
+    slice_ = table("bad", range(100), 1.0, status=status, due_s=due_s)
+    more = table("bad", range(100), 1.0, status="scored", due_s=due_s)
+    good = table("good", range(100), 1.0, status="scored", due_s=due_s)
     estimate = drop(frames_of(pd.concat([slice_, more, good])))
     assert estimate.value == 0.0
     assert estimate.bounds is not None
@@ -125,6 +126,38 @@ def test_missing_scores_count_as_wrong_in_the_upper_bound() -> None:
     assert high > 0.05 + 0.02
     assert low > -0.05
     assert WarningCode.MISSING_SCORES in codes(estimate)
+
+
+def test_missing_scores_of_the_baseline_count_as_right_in_the_upper_bound() -> None:
+    """A baseline that lost the answers it would have got right cannot hide a drop."""
+    due_s = 10.0 * (np.arange(100) % 10)
+    bad = table("bad", range(100), 0.0, status="scored", due_s=due_s)
+    right = ["unscored"] * 30 + ["scored"] * 70
+    values = [1.0] * 30 + [0.0] * 70
+    good = table("good", range(100), values, status=right, due_s=due_s)
+    again = table("good", range(100), 0.0, status="scored", due_s=due_s)
+    estimate = drop(frames_of(pd.concat([bad, good, again])))
+    assert estimate.value == 0.0
+    assert estimate.bounds is not None
+    low, high = estimate.bounds(0.025)
+    assert low is not None
+    assert low <= 0
+    assert high is not None
+    assert high > 0.15
+    [warning] = [w for w in estimate.warnings if w.code is WarningCode.MISSING_SCORES]
+    assert "15.0 points with its baseline's as right" in warning.detail
+
+
+def test_missing_scores_in_few_windows_leave_no_upper_bound() -> None:
+    """Where the answers that are missing would vary in too few windows, nothing passes."""
+    status = ["unscored"] * 10 + ["scored"] * 90
+    slice_ = table("bad", range(100), 1.0, status=status)
+    more = table("bad", range(100), 1.0, status="scored")
+    good = table("good", range(100), 1.0, status="scored")
+    estimate = drop(frames_of(pd.concat([slice_, more, good])))
+    assert estimate.bounds is not None
+    assert estimate.bounds(0.025)[1] is None
+    assert WarningCode.FEW_CLUSTERS in codes(estimate)
 
 
 def test_failed_scorer_is_named() -> None:
@@ -240,6 +273,99 @@ def test_unpinned_traffic_is_covered(flip: float, effect: float) -> None:
         missed += [low > truth, high < truth]
     limit = 1.5 * tail + 3 * math.sqrt(tail * (1 - tail) / draws)
     assert (missed / draws <= limit).all(), missed
+
+
+WIDTH_S = scenario().buckets.traffic.window_s
+
+
+def in_windows(
+    rng: np.random.Generator, share: float, icc: float, sides: dict[str, tuple[int, int]]
+) -> Frames:
+    """Rows of each side (name → windows, rows in each); every window has a share of its own."""
+    parts, first = [], 0
+    for side, (windows, size) in sides.items():
+        rates = np.full(windows, share)
+        if icc:
+            total = 1 / icc - 1
+            rates = rng.beta(share * total, (1 - share) * total, windows)
+        window = np.repeat(np.arange(windows), size)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "replica_id": side,
+                    "prompt_id": [f"p{n}" for n in rng.integers(0, 240, len(window))],
+                    "value": (rng.random(len(window)) < rates[window]).astype(float),
+                    "due_s": (first + window + rng.random(len(window))) * WIDTH_S,
+                }
+            )
+        )
+        first += windows
+    return frames_of(pd.concat(parts))
+
+
+@pytest.mark.parametrize("icc", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize(
+    "sides",
+    [
+        {"bad": (12, 120), "good": (8, 100)},
+        {"bad": (5, 170), "good": (5, 100)},
+        {"bad": (20, 60), "good": (6, 100)},
+    ],
+    ids=["12 and 8", "5 and 5", "20 and 6"],
+)
+def test_windows_of_both_sides_are_covered(sides: dict[str, tuple[int, int]], icc: float) -> None:
+    """Load windows that differ on either side widen the interval of a drop as much as it takes."""
+    rng = np.random.default_rng([round(100 * icc), sides["bad"][0]])
+    draws, tail, missed = 60, 0.025, np.zeros(2)
+    for _ in range(draws):
+        estimate = drop(in_windows(rng, 0.8, icc, sides))
+        assert estimate.bounds is not None
+        low, high = estimate.bounds(tail)
+        assert low is not None
+        assert high is not None
+        missed += [low > 0, high < 0]
+    assert (missed / draws <= tail + 3 * math.sqrt(tail * (1 - tail) / draws)).all(), missed
+
+
+def test_a_rate_above_that_of_other_windows_is_covered() -> None:
+    """Failures above those of another time: windows of both sides count."""
+    rng = np.random.default_rng(2)
+    draws, tail, missed = 60, 0.025, np.zeros(2)
+    for _ in range(draws):
+        frames = in_windows(rng, 0.9, 0.05, {"bad": (6, 100), "good": (6, 100)})
+        wrong = 1 - frames.rubrics["correct"].value
+        sides = (frames.where(replica_id="bad"), frames.where(replica_id="good"))
+        bounds = rates.rate_excess(frames, wrong, *sides).bounds
+        assert bounds is not None
+        low, high = bounds(tail)
+        assert low is not None
+        assert high is not None
+        missed += [low > 0, high < 0]
+    assert (missed / draws <= tail + 3 * math.sqrt(tail * (1 - tail) / draws)).all(), missed
+
+
+@pytest.mark.parametrize("few", ["bad", "good"])
+def test_too_few_windows_of_either_side_have_no_interval(few: str) -> None:
+    """A side that varies in two load windows leaves a drop, a rate and a ratio without bounds.
+
+    Each says what its windows are worth and how many it takes.
+    """
+    sides = {"bad": (10, 60), "good": (10, 60)}
+    frames = in_windows(np.random.default_rng(3), 0.8, 0.0, {**sides, few: (2, 300)})
+    wrong = 1 - frames.rubrics["correct"].value
+    masks = (frames.where(replica_id="bad"), frames.where(replica_id="good"))
+    times = np.random.default_rng(4).lognormal(0, 1, len(frames))
+    for estimate in (
+        drop(frames),
+        rates.rate_excess(frames, wrong, *masks),
+        rates.rate(frames, wrong, frames.where(replica_id=few)),
+        latency.quantile_ratio(frames, times, *masks, 0.9, by="replica_id"),
+    ):
+        assert estimate.value is not None
+        assert estimate.bounds is None
+        [warning] = [w for w in estimate.warnings if w.code is WarningCode.FEW_CLUSTERS]
+        assert "load windows of 10 s" in warning.detail
+        assert "worth 2.0; 4 are needed" in warning.detail
 
 
 def test_rate_counts_prompts_or_requests() -> None:

@@ -89,13 +89,13 @@ RUNS = 80
 
 
 def bursty(seed: int, slower: Callable[[Floats], Floats] = lambda times: times) -> Estimate:
-    """Two tenants in 12 load windows, of which some are several times slower than the others."""
+    """Two tenants in 20 load windows, of which some are several times slower than the others."""
     rng = np.random.default_rng(seed)
     requests, scores, _ = synthetic_tables(rows=960, seed=seed)
-    window = np.repeat(np.arange(12), 80)
+    window = np.repeat(np.arange(20), 48)
     requests["due_s"] = window * scenario().buckets.traffic.window_s + 1.0
     requests["role"] = "traffic"
-    load = np.where(rng.random(12) < 0.3, 2.0, 0.0) + rng.normal(0, 0.2, 12)
+    load = np.where(rng.random(20) < 0.3, 2.0, 0.0) + rng.normal(0, 0.2, 20)
     beta = rng.random(len(requests)) < 0.2
     requests["tenant"] = np.where(beta, "beta", "acme")
     times = np.exp(load[window] + rng.normal(0, 0.5, len(window)))
@@ -110,8 +110,8 @@ def bursty(seed: int, slower: Callable[[Floats], Floats] = lambda times: times) 
 def truth(seed: int, slower: Callable[[Floats], Floats]) -> float:
     """The ratio in the load that the run of this seed met, without its noise."""
     rng = np.random.default_rng(seed)
-    load = np.where(rng.random(12) < 0.3, 2.0, 0.0) + rng.normal(0, 0.2, 12)
-    times = np.exp(np.repeat(load, 4000) + rng.normal(0, 0.5, 48_000))
+    load = np.where(rng.random(20) < 0.3, 2.0, 0.0) + rng.normal(0, 0.2, 20)
+    times = np.exp(np.repeat(load, 2400) + rng.normal(0, 0.5, 48_000))
     return float(np.quantile(slower(times), 0.8) / np.quantile(times, 0.8))
 
 
@@ -142,4 +142,4 @@ def test_bounds_of_a_ratio_cover_it_in_bursts(slower: Callable[[Floats], Floats]
 def test_bursts_that_both_tenants_meet_do_not_blur_their_ratio() -> None:
     """A tenant four times slower is told from one that is twice as slow in most runs."""
     lows = [bursty(seed, lambda times: 4 * times).bounds(0.025)[0] for seed in range(RUNS // 2)]
-    assert np.mean([low is not None and low > 2 for low in lows]) > 0.7
+    assert np.mean([low is not None and low > 2 for low in lows]) > 0.6

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -26,6 +28,7 @@ def drafts_of(
             lambda tail, loss=loss: intervals.wilson(loss, n, tail),  # type: ignore[misc]
             lambda finding: f"{finding.status}",
             lambda finding: "do this",
+            slice_n=n,
         )
         for loss in losses
     ]  # fmt: skip
@@ -105,6 +108,49 @@ def test_stated_number_of_requests_decides() -> None:
     [again] = decide(drafts_of([0.02], n=100 + finding.more_requests), 0.95)
     assert again.status is Status.PASS
     assert again.more_requests is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.035, 0.08, 0.1])
+def test_runs_longer_by_the_stated_number_are_decided_in_four_of_five(share: float) -> None:
+    """Undecided runs that go on as they began, by as many requests as they ask for, are decided
+    four times in five, on either side of the margin."""
+    rng = np.random.default_rng(round(1000 * share))
+    decided = runs = 0
+    while runs < 120:
+        n = 200 if share else 40
+        losses = rng.binomial(n, share)
+        [first] = decide(drafts_of([losses / n], n=n), 0.95)
+        if first.more_requests is None or first.more_requests > 30_000:
+            continue  # the estimate came out at the margin
+        runs += 1
+        more = first.more_requests
+        losses += rng.binomial(more, losses / n)
+        [again] = decide(drafts_of([losses / (n + more)], n=n + more), 0.95)
+        decided += again.status is not Status.INCONCLUSIVE
+    assert decided / runs >= 0.8 - 3 * (0.8 * 0.2 / runs) ** 0.5
+
+
+def test_few_windows_need_more_requests_than_many() -> None:
+    """Bounds over few load windows come down faster with more of them, and further ones are needed
+    than independent requests would be."""
+    [draft] = drafts_of([0.02], n=300)
+
+    def widened(tail: float) -> intervals.Bounds:
+        ratio = intervals.critical(tail) / intervals.critical(min(tail, 0.49), 5)
+        return intervals.wilson(0.02, 100 * max(ratio, 0.0) ** 2 + 1, tail)
+
+    [few] = decide([replace(draft, bounds=widened, df=5.0)], 0.95)
+    [same] = decide([replace(draft, bounds=widened)], 0.95)
+    assert few.more_requests is not None
+    assert same.more_requests is not None
+    assert 0 < few.more_requests < same.more_requests
+
+
+def test_more_requests_are_of_the_slice() -> None:
+    """Requests of the baseline are none of those that the slice's phase would have to send."""
+    [alone] = drafts_of([0.02], n=100)
+    both = replace(alone, finding=alone.finding.model_copy(update={"n": 1000}))
+    assert decide([both], 0.95)[0].more_requests == decide([alone], 0.95)[0].more_requests
 
 
 def test_nothing_measured_is_inconclusive() -> None:

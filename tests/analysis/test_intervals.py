@@ -1,8 +1,9 @@
 """Intervals: coverage by simulation, published equivalents, and what must never happen.
 
 A simulation of R draws of a bound that is missed with probability ``tail`` misses at most
-``tail + 3 sqrt(tail (1 - tail) / R)`` of them in 99.9% of seeds; score intervals may be up to half
-as liberal again for single shares (Brown, Cai & DasGupta 2001), which the limit below allows.
+``tail + 3 sqrt(tail (1 - tail) / R)`` of them in 99.9% of seeds. Score bounds, which upper bounds
+are, may be up to half as liberal again (Brown, Cai & DasGupta 2001), which the limit below allows;
+lower bounds, on which failing rests, are held to their tail exactly.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
-from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
+from statsmodels.stats.proportion import proportion_confint
 
 from clustereval.analysis import intervals
-from clustereval.analysis.clusters import effective_n, two_way
+from clustereval.analysis.clusters import Spread, by_cluster
 
 DRAWS = 400
 SHARES = st.floats(0, 1)
@@ -35,11 +36,80 @@ def test_wilson_agrees_with_statsmodels() -> None:
     assert (low, high) == pytest.approx(expected, abs=1e-9)
 
 
-def test_unpaired_difference_agrees_with_statsmodels() -> None:
-    """The difference of two rates has Newcombe's interval, as statsmodels has it."""
-    mine = intervals.rate_difference(56 / 70, 70, 48 / 80, 80, 0.025)
-    expected = confint_proportions_2indep(56, 70, 48, 80, method="newcomb", compare="diff")
-    assert mine == pytest.approx(expected, abs=1e-9)
+def test_lower_bound_of_a_share_is_exact() -> None:
+    """From below a share has the Clopper-Pearson bound, as statsmodels has it."""
+    low, high = intervals.share_bounds(7 / 50, 50, 0.025)
+    assert low == pytest.approx(proportion_confint(7, 50, alpha=0.05, method="beta")[0], abs=1e-9)
+    assert high == pytest.approx(
+        proportion_confint(7, 50, alpha=0.05, method="wilson")[1], abs=1e-9
+    )
+
+
+@pytest.mark.parametrize("tail", [0.025, 0.025 / 10, 0.025 / 40])
+@pytest.mark.parametrize("share", [0.005, 0.01, 0.05, 0.2, 0.5])
+@pytest.mark.parametrize("n", [20, 100, 200, 400])
+def test_a_share_at_its_margin_fails_no_more_often_than_its_tail(
+    share: float, n: int, tail: float
+) -> None:
+    """Summed over every outcome, the lower bound exceeds the true share with at most its tail."""
+    counts = np.arange(n + 1)
+    beyond = [intervals.share_bounds(k / n, n, tail)[0] > share for k in counts]
+    assert stats.binom.pmf(counts[beyond], n, share).sum() <= tail
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.15, 0.5])
+@pytest.mark.parametrize("n", [100, 300, 1000])
+def test_a_share_is_covered_where_a_few_losses_are_expected(share: float, n: int) -> None:
+    """With nine losses or more expected, 95% intervals cover 93.5 to 97%; with fewer, more."""
+    counts = np.arange(n + 1)
+    bounds = [intervals.share_bounds(k / n, n, 0.025) for k in counts]
+    held = np.array([low <= share <= high for low, high in bounds])
+    covered = stats.binom.pmf(counts[held], n, share).sum()
+    assert covered >= 0.935
+    assert covered <= 0.97 or n * share < 9
+
+
+@pytest.mark.parametrize("tail", [0.025, 0.025 / 40])
+@pytest.mark.parametrize(
+    ("drop", "gain", "n"),
+    [(0.05, 0, 60), (0.05, 0, 240), (0.05, 0.01, 240), (0.05, 0.05, 120), (0.1, 0, 60)],
+)
+def test_a_drop_at_its_margin_fails_no_more_often_than_its_tail(
+    drop: float, gain: float, n: int, tail: float
+) -> None:
+    """Summed over every table, the lower bound reaches the true drop with at most its tail."""
+    reached = 0.0
+    for losses in range(n + 1):
+        chance = stats.binom.pmf(losses, n, drop + gain)
+        for gains in range(min(n - losses, int(n * gain) + 12) + 1 if gain else 1):
+            joint = chance * stats.binom.pmf(gains, n - losses, gain / (1 - drop - gain))
+            if joint > 1e-9 and losses - gains > n * drop:
+                mean, moment = (losses - gains) / n, (losses + gains) / n
+                reached += joint * (intervals.paired_score(mean, moment, n, tail)[0] >= drop)
+    assert reached <= tail
+
+
+def test_difference_is_made_of_both_sides_bounds() -> None:
+    """Newcombe's distances: those of the two sides that push one way, squared and added."""
+    low, high = intervals.rate_difference((56 / 70, 70), (48 / 80, 80), 0.025)
+    (low_1, high_1), (low_2, high_2) = (
+        intervals.share_bounds(share, n, 0.025) for share, n in ((56 / 70, 70), (48 / 80, 80))
+    )
+    assert 0.2 - low == pytest.approx(math.hypot(0.8 - low_1, high_2 - 0.6))
+    assert high - 0.2 == pytest.approx(math.hypot(high_1 - 0.8, 0.6 - low_2))
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.02, 300), (0.1, 100), (0.5, 60)])
+def test_difference_covers(share: float, n: int) -> None:
+    """The difference of two equal shares of unequal samples is covered from either side."""
+    rng = np.random.default_rng([n, 1])
+    tail = 0.025
+    counts = np.stack([rng.binomial(n, share, 1000), rng.binomial(3 * n, share, 1000)], axis=1)
+    missed = np.zeros(2)
+    for mine, theirs in counts:
+        low, high = intervals.rate_difference((mine / n, n), (theirs / 3 / n, 3 * n), tail)
+        missed += [low > 0, high < 0]
+    assert (missed / 1000 <= allowed(tail, 1000)).all(), missed
 
 
 @pytest.mark.parametrize("n", [1, 10, 50, 1000])
@@ -47,16 +117,16 @@ def test_unpaired_difference_agrees_with_statsmodels() -> None:
 def test_nothing_seen_is_bounded_by_the_rule_of_three(n: int, tail: float) -> None:
     """No loss in n gives at least the exact bound 1 - tail^(1/n), never certainty."""
     exact = 1 - tail ** (1 / n)
-    assert intervals.wilson(0.0, n, tail)[1] >= exact - 1e-12
+    assert intervals.share_bounds(0.0, n, tail)[1] >= exact - 1e-12
     low, high = intervals.paired_score(0.0, 0.0, n, tail)
     assert high >= exact - 1e-12
     assert low <= -exact + 1e-12
 
 
 @given(SHARES, st.floats(1, 5000), TAILS)
-def test_wilson_holds_the_share_and_is_never_certain(share: float, n: float, tail: float) -> None:
+def test_bounds_hold_the_share_and_is_never_certain(share: float, n: float, tail: float) -> None:
     """The interval lies in 0..1, holds the estimate, and has a width."""
-    low, high = intervals.wilson(share, n, tail)
+    low, high = intervals.share_bounds(share, n, tail)
     assert 0 <= low <= share + 1e-9
     assert share - 1e-9 <= high <= 1
     assert high > low
@@ -72,22 +142,29 @@ def test_paired_interval_holds_the_mean(mean: float, moment: float, n: float, ta
 
 
 @given(st.floats(-1, 1), SHARES, st.floats(2, 5000), TAILS)
-def test_paired_interval_turns_round_with_its_sides(
+def test_failing_is_never_easier_than_passing(
     mean: float, moment: float, n: float, tail: float
 ) -> None:
-    """Swapping slice and baseline mirrors the interval."""
+    """Swapping slice and baseline mirrors the bounds, but that the lower one lies no nearer."""
     low, high = intervals.paired_score(mean, moment, n, tail)
     other = intervals.paired_score(-mean, moment, n, tail)
-    assert (low, high) == pytest.approx((-other[1], -other[0]), abs=1e-5)
+    assert low <= -other[1] + 1e-5
+    assert other[0] <= -high + 1e-5
 
 
 @pytest.mark.parametrize(("loss", "gain", "n"), [(12, 2, 50), (5, 0, 40), (1, 1, 30), (9, 8, 240)])
-def test_paired_interval_is_tangos(loss: int, gain: int, n: int) -> None:
-    """At each bound, Tango's statistic with a brute-force constrained likelihood is critical."""
+def test_paired_bounds_are_tangos_and_the_saddlepoints(loss: int, gain: int, n: int) -> None:
+    """At the upper bound, Tango's statistic with a brute-force constrained likelihood is critical;
+    at the lower one, a simulated table reaches the estimate with the tail's probability."""
     tail = 0.025
-    bounds = intervals.paired_score((loss - gain) / n, (loss + gain) / n, n, tail)
-    for bound, sign in zip(bounds, (1, -1), strict=True):
-        assert _tango(loss, gain, n, bound) == pytest.approx(sign * stats.norm.isf(tail), abs=2e-3)
+    low, high = intervals.paired_score((loss - gain) / n, (loss + gain) / n, n, tail)
+    assert _tango(loss, gain, n, high) == pytest.approx(-stats.norm.isf(tail), abs=2e-3)
+    gains = intervals._constrained_gain(loss / n, gain / n, low)
+    tables = np.random.default_rng(n).multinomial(
+        n, [gains + low, gains, 1 - 2 * gains - low], 200_000
+    )
+    reached = (tables[:, 0] - tables[:, 1] >= loss - gain).mean()
+    assert 0.9 * tail - 0.001 <= reached <= 1.02 * tail + 0.001
 
 
 def _tango(loss: int, gain: int, n: int, delta: float) -> float:
@@ -121,10 +198,9 @@ def test_paired_interval_covers_near_one(n: int, spoil: float, answers: int, noi
         slice_ = rng.binomial(answers, right * (1 - spoil)) / answers
         drop = base - slice_
         mean, moment = float(drop.mean()), float((drop**2).mean())
-        spread = two_way((drop - mean) / n, np.arange(n), None)
-        unit = max(moment, abs(mean)) - mean**2
-        size = effective_n(unit, spread, n)
-        low, high = intervals.paired_score(mean, moment, size, tail, spread.df)
+        spread = Spread(*by_cluster((drop - mean) / n, np.arange(n)))
+        size = spread.size(max(moment, abs(mean)) - mean**2, n, tail)
+        low, high = intervals.paired_score(mean, moment, size, tail)
         truth = spoil * (chance if noisy else 0.97 * 0.99 + 0.03 * 0.01)
         missed += [low > truth, high < truth]
     assert (missed / draws <= allowed(tail, draws)).all(), missed
@@ -203,7 +279,7 @@ def test_p_value_and_bound_agree(share: float, n: float, margin: float) -> None:
     """The p-value is at most a tail exactly where that tail's lower bound reaches the margin."""
 
     def bounds(tail: float) -> intervals.Bounds:
-        return intervals.wilson(share, n, tail)
+        return intervals.share_bounds(share, n, tail)
 
     p = intervals.p_at_least(bounds, margin)
     for tail in (0.001, 0.025, 0.2):

@@ -118,6 +118,16 @@ def test_idle_target_alone_is_no_pass() -> None:
     assert idle_only.verdict.outcome is Outcome.PASS
 
 
+def test_what_looks_failed_is_no_pass() -> None:
+    """A check that need not be decided holds a pass up where its estimate is beyond its margin."""
+    beyond = finding("fidelity", OPEN).model_copy(update={"estimate": 0.06})
+    verdict = concluded(finding("replica_skew", PASS), beyond).verdict
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert verdict.because == ["fidelity inconclusive: fidelity inconclusive"]
+    within = finding("fidelity", OPEN).model_copy(update={"estimate": 0.04})
+    assert concluded(finding("replica_skew", PASS), within).verdict.outcome is Outcome.PASS
+
+
 def test_pass_does_not_hide_an_exploratory_drop() -> None:
     """It decides nothing, and is said under the verdict, unless its check failed anyway."""
     odd = finding("replica_skew", FAIL, gate=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clustereval.analysis import wording
-from clustereval.core.findings import Finding, Status
+from clustereval.core.findings import Finding, Status, Warning, WarningCode
 
 
 def finding(**changes: object) -> Finding:
@@ -77,3 +77,18 @@ def test_undecided_says_in_which_phase_requests_would_decide() -> None:
         status=Status.INCONCLUSIVE, more_requests=1133, more_in="bursts", method="Wilson interval"
     )
     assert wording.more(undecided) == "about 1,200 more requests in phase bursts would decide"
+
+
+def test_undecided_for_few_windows_says_which_phase_to_lengthen() -> None:
+    """Where too few load windows leave no interval, more requests in as many would not help."""
+    few = Warning(
+        code=WarningCode.FEW_CLUSTERS,
+        detail="load windows of 14 s, by their weights worth 2.1; 4 are needed",
+    )
+    undecided = finding(
+        status=Status.INCONCLUSIVE, low=None, high=None, warnings=[few], more_in="bursts"
+    )
+    assert wording.ending(undecided) == (
+        ": undecided, load windows of 14 s, by their weights worth 2.1; 4 are needed: lengthen "
+        "phase bursts"
+    )

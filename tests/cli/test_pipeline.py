@@ -44,6 +44,7 @@ def scenario_file(folder: Path, seconds: float) -> Path:
             },
         ],
         "request": {"timeout_s": 0.8, "stall_s": 0.4},
+        "buckets": {"traffic": {"window_s": 0.5}},
     }
     path = folder / "mock.yaml"
     path.write_text(yaml.safe_dump(data))

@@ -135,11 +135,13 @@ def test_an_earlier_run_is_named_with_what_it_showed(command, tmp_path: Path) ->
     [
         (["nowhere"], ["nowhere", "prelaunch"]),
         (["canary", "--from", "nowhere"], ["nowhere", "manifest.json"]),
-        (["canary", "--detect", "5"], ["--detect", "5"]),
+        (["canary", "--detect", "1"], ["--detect", "no effect", "1.5"]),
+        (["canary", "--detect", "500"], ["--detect", "500"]),
         (["canary", "--detect", "0"], ["--detect"]),
         (["canary", "--replicas", "0"], ["--replicas"]),
         (["canary", "--out", "x.yaml"], ["--detect"]),
-        (["canary", "--detect", "0.1", "--check", "fidelity"], ["fidelity", "replica_skew"]),
+        (["canary", "--detect", "0.1", "--check", "streaming"], ["streaming", "replica_skew"]),
+        (["canary", "--detect", "1.5", "--check", "fidelity"], ["fidelity", "tenant_fairness"]),
         (["canary", "--prior", "flips=1"], ["flips=1", "flip"]),
         (["canary", "--prior", "replicas=many"], ["replicas", "'many'"]),
         (["canary", "--detect", "0.1", "--out", "no/such/folder.yaml"], ["no/such", "cannot"]),
@@ -172,17 +174,21 @@ def test_the_picture_shows_every_arrival() -> None:
 
 
 def test_run_says_in_one_line_what_it_can_see() -> None:
-    """The line names the drops that the most telling checks will see; a run that is too small to
-    see any says so."""
+    """The line names the drops that the most telling checks will see, and those that no check
+    will; a run that is too small to see any says so."""
     loaded = load_scenario(scenarios_dir() / "prelaunch.yaml")
     priors = Priors(replicas=3)
     seen = outlook(loaded, planned(loaded, priors), priors)
     worst = max(s.sees or 0.0 for s in seen.of("replica_skew") if s.gate.drop)
     said = outlook_line(seen)
     assert said.startswith(f"this run can see: a replica worse by {100 * worst:.0f} points, ")
-    assert "saturated answers worse by" in said
+    assert "answers spoiled by load from" in said
+    blind = {s.gate.check for s in seen.sights if s.gate.drop} - {
+        s.gate.check for s in seen.sights if s.gate.drop and s.sees is not None
+    }
+    assert ("saturated answers" in said.partition("; not: ")[2]) is ("autoscaling_lag" in blind)
     assert "\n" not in said
-    assert len(said) < 140
+    assert len(said) < 200
     assert "too small" in outlook_line(replace(seen, sights=()))
 
 

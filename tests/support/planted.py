@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from clustereval.analysis.designs import Noise
 from clustereval.analysis.divergence import TEXT
+from clustereval.analysis.samples import Noise
 from clustereval.analysis.slices import Frames, Mask, Rubric
 from clustereval.core.findings import Finding
 from clustereval.core.prompts import PromptLibrary

@@ -53,6 +53,7 @@ def scenario(**changes: Any) -> Scenario:
     data: dict[str, Any] = {
         "name": "synthetic",
         "prompt_sets": {"golden": "golden.jsonl"},
+        "buckets": {"traffic": {"window_s": 10}},
         "tenants": [
             {"name": "acme", "share": 0.85, "slo": {"ttft_s": 2.0, "score": 0.8}},
             {"name": "beta", "share": 0.15, "slo": {"ttft_s": 2.0}},

@@ -81,7 +81,9 @@ def draft(
         evidence=list(estimate.evidence),
         more_requests=estimate.more_requests,
     )
-    return Draft(finding, estimate.bounds, say, remedy, estimate.design)
+    return Draft(
+        finding, estimate.bounds, say, remedy, estimate.design, estimate.slice_n, estimate.df
+    )
 
 
 def score_draft(

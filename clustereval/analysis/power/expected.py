@@ -96,12 +96,20 @@ def _add_cluster(frame: pd.DataFrame, scenario: Scenario, priors: Priors) -> Non
         frame["cluster_queue_depth"] = saturation * priors.replicas
     if priors.cache_low is not None:
         hit = scenario.buckets.cache_hit
-        draw = substream(scenario.seed, "outlook", "cache").random(len(frame))
+        draw = _drawn_hits(frame, priors, substream(scenario.seed, "outlook", "cache"))
         medium = priors.cache_low + priors.cache_medium
         values = [0.0, (hit.medium + hit.high) / 2]
         ratio = np.select([draw < priors.cache_low, draw < medium], values, 1.0)
         frame["prompt_tokens"] = _TOKENS
         frame["cached_tokens"] = np.round(ratio * _TOKENS).astype(int)
+
+
+def _drawn_hits(frame: pd.DataFrame, priors: Priors, rng: np.random.Generator) -> Floats:
+    """Uniform draws that two requests of one prompt share as often as makes them correlate so."""
+    prompt = pd.factorize(frame["prompt_id"])[0]
+    own = rng.random(len(frame))
+    shared = rng.random(len(frame)) < np.sqrt(priors.cache_repeatable)
+    return np.where(shared, rng.random(int(prompt.max()) + 1)[prompt], own)
 
 
 def _saturation(frame: pd.DataFrame, buckets: Buckets, priors: Priors) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,13 +11,17 @@ from typing import Any, Final
 import pandas as pd
 
 from clustereval.analysis.checks import ALL_CHECKS, NotObserved
-from clustereval.analysis.designs import Design, Noise
+from clustereval.analysis.clusters import degrees_of_freedom, few_windows
+from clustereval.analysis.designs import Design
+from clustereval.analysis.estimates import windows_short
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.power.expected import expected_frames
 from clustereval.analysis.power.priors import Priors
+from clustereval.analysis.samples import Noise
 from clustereval.analysis.slices import Frames
 from clustereval.core.checks import Contrast
 from clustereval.core.findings import Value, WarningCode
+from clustereval.core.scenario import Scenario
 from clustereval.core.scenario_file import LoadedScenario
 
 POWER: Final = 0.9
@@ -159,7 +164,7 @@ def planned_gates(frames: Frames) -> tuple[list[Gate], dict[str, str]]:
             unobserved[check.name] = made.reason
         else:
             rubrics = settings.rubrics if isinstance(settings, Contrast) else []
-            gates += [_gate(draft, rubrics) for draft in made if _estimates(draft)]
+            gates += [_gate(draft, rubrics, frames.scenario) for draft in made if _estimates(draft)]
     return gates, unobserved
 
 
@@ -169,7 +174,7 @@ def _estimates(draft: Draft) -> bool:
     return finding.gate and finding.margin is not None and finding.unit in ("ratio", "times")
 
 
-def _gate(draft: Draft, rubrics: Sequence[str]) -> Gate:
+def _gate(draft: Draft, rubrics: Sequence[str], scenario: Scenario) -> Gate:
     finding = draft.finding
     design = draft.design() if draft.design is not None else None
     weak = [
@@ -177,6 +182,8 @@ def _gate(draft: Draft, rubrics: Sequence[str]) -> Gate:
         for warning in finding.warnings
         if design is None or warning.code is WarningCode.QUANTILE_UNBOUNDED
     ]
+    if design is not None:
+        weak += _few(design, scenario)
     why = "; ".join(filter(None, weak))
     return Gate(
         check=finding.check,
@@ -192,6 +199,13 @@ def _gate(draft: Draft, rubrics: Sequence[str]) -> Gate:
         design=design,
         why=why if design is not None else why or "no request will enter it",
     )
+
+
+def _few(design: Design, scenario: Scenario) -> list[str]:
+    """What is said where a side will have too few load windows for an interval."""
+    shares = [sample.share for sample in design.samples if len(sample.share)]
+    df = degrees_of_freedom(shares) if shares else math.inf
+    return [windows_short(df + 1, scenario)] if few_windows(df) else []
 
 
 def _fails(design: Design, noise: Noise, margin: float, tail: float, effect: float) -> bool:

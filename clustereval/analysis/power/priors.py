@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from clustereval.analysis.designs import Noise
+from clustereval.analysis.samples import Noise
 from clustereval.analysis.slices import Floats, Frames, load_frames
 from clustereval.core.columns import REQUESTS
 from clustereval.core.errors import RunFolderError, ScenarioError
@@ -43,6 +43,9 @@ class Priors(BaseModel):
         0.3, description="requests with a low cache hit; null: not reported"
     )
     cache_medium: Share = Field(0.1, description="requests with a medium one")
+    cache_repeatable: Share = Field(
+        0.5, description="part of the variance of cache hits that a prompt repeats"
+    )
     flip: Share = Field(0.01, description="answers that come out wrong by chance")
     repeatable: Share = Field(
         0.5, description="part of an effect's variance that a prompt repeats when asked again"
@@ -113,6 +116,11 @@ def priors_of(run: Run) -> tuple[Priors, tuple[str, ...]]:
             f"{run.folder}: not one request was answered",
             expected="a run with answers, to take their variance from",
         )
+    return priors_from(frames)
+
+
+def priors_from(frames: Frames) -> tuple[Priors, tuple[str, ...]]:
+    """The same from the frames of a run with answers."""
     known: dict[str, Any] = {
         **_cluster(frames),
         **_answers(frames),
@@ -137,6 +145,9 @@ def _cluster(frames: Frames) -> dict[str, Any]:
             for level, name in names.items():
                 mine = rows & frames.where(**{column: level})
                 known[name] = float(mine.sum() / rows.sum())
+            if column == "cache_bucket":
+                low = frames.where(cache_bucket="low")[rows].astype(float)
+                known["cache_repeatable"] = _icc(low, frames.prompt[rows]) or 0.0
         elif column == "cache_bucket":
             known["cache_low"] = None
             known["cache_medium"] = 0.0
@@ -175,7 +186,10 @@ def _latency(frames: Frames) -> dict[str, Any]:
     if rows.sum() < _ENOUGH:
         return {}
     logs = np.log(e2e[rows])
-    known: dict[str, Any] = {"answer_s": float(np.exp(np.median(logs)))}
+    # What an answer itself takes: under load it waits as well, and calm phases would seem full.
+    idle = frames.baseline & frames.ok & (e2e > 0)
+    alone = e2e[idle if idle.sum() >= _ENOUGH else rows]
+    known: dict[str, Any] = {"answer_s": float(np.median(alone))}
     if logs.std(ddof=1) > 0:
         known["latency_spread"] = float(logs.std(ddof=1))
     icc = _icc(logs, frames.window[rows])

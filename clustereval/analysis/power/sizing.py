@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pandas as pd
 
 from clustereval.analysis.designs import Paired
+from clustereval.analysis.power.aims import Overrides, aims_at, checks_for, with_margins
 from clustereval.analysis.power.outlook import Gate, Outlook, Sight, outlook, smallest
 from clustereval.analysis.power.priors import Priors
 from clustereval.core.arrivals import FromTrace
-from clustereval.core.checks import Contrast
 from clustereval.core.errors import ScenarioError
-from clustereval.core.scenario import Phase, Scenario
+from clustereval.core.scenario import Phase
 from clustereval.core.scenario_file import LoadedScenario
 from clustereval.load.arrivals import make_plan
 
-GROWTH: Final = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+GROWTH: Final = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
 """How much longer traffic phases may get, and how much more often idle prompts may be asked."""
 MOST_PROMPTS: Final = 1000.0
 """So many times the prompts are no advice."""
 _SALT: Final = "plan"
-
-Overrides = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Sizing:
     """A scenario that is large enough for an effect, or as large as helps.
 
     Attributes:
-        effect: a true drop of this size, 0..1, is to fail in ``POWER`` of runs.
+        effect: is to fail in ``POWER`` of runs; see :func:`size_for`.
         overrides: what changes, as ``--set`` takes it; empty: it is large enough.
         limited: gates that only more prompts help.
     """
@@ -97,28 +95,32 @@ def size_for(
     checks: Collection[str] = (),
     seed: int | None = None,
 ) -> Sizing:
-    """The smallest growth of ``loaded`` with which every drop of ``effect`` fails its gate.
+    """The smallest growth of ``loaded`` with which ``effect`` fails every gate that it is of.
 
-    ``effect`` is the whole drop, not what exceeds the margin. A drop of no more than the margin
-    never fails, so margins that are not below it are halved against it. Then traffic phases are
+    ``effect`` is the whole of it, not what exceeds the margin. No more than the margin never fails,
+    so margins that are not below it are set halfway to it. Then traffic phases are
     lengthened, and idle sweeps repeated, as little as does.
 
     Args:
-        effect: a drop of a rubric's mean, in 0..1.
-        checks: those it is for; all that compare rubrics where empty.
+        effect: below 1 a drop of a rubric's mean, or a share of answers that diverge; above 1 a
+            factor on latencies.
+        checks: those it is for; all that compare such things where empty.
 
     Raises:
-        ScenarioError: a check that does not compare rubrics, or none that does is observed.
+        ScenarioError: a check that does not compare them, or none that does is observed.
     """
-    names = _contrasts(loaded.scenario, checks)
-    search = _Search(loaded, effect, priors, names, seed)
+    margins = checks_for(loaded.scenario, effect, checks)
+    search = _Search(loaded, effect, priors, margins, seed)
     if not search.at(0, 0).wanted:
         reasons = "; ".join(f"{k}: {v}" for k, v in search.at(0, 0).outlook.unobserved.items())
         raise ScenarioError(
-            f"no gate of {', '.join(names)} compares scores in this scenario",
+            f"no gate of {', '.join(margins)} compares "
+            f"{'latencies' if effect > 1 else 'answers'} in this scenario",
             expected="a check that can look" + (f" ({reasons})" if reasons else ""),
         )
-    most = len(GROWTH) - 1
+    # Most scenarios need not be grown far, and to make the longest of all takes seconds.
+    tops = (GROWTH.index(8.0), len(GROWTH) - 1)
+    most = next((top for top in tops if not search.at(top, top).blind), tops[-1])
     largest = search.at(most, most)
     reachable = largest.sharp
 
@@ -140,21 +142,6 @@ def size_for(
             for s in chosen.blind
         ),
     )
-
-
-def _contrasts(scenario: Scenario, checks: Collection[str]) -> list[str]:
-    known = [
-        name
-        for name in type(scenario.checks).model_fields
-        if isinstance(check := getattr(scenario.checks, name), Contrast) and check.enabled
-    ]
-    unknown = sorted(set(checks) - set(known))
-    if unknown:
-        raise ScenarioError(
-            f"--check {unknown[0]}: not a check that compares scores here",
-            expected=f"one of {', '.join(known)}",
-        )
-    return [name for name in known if not checks or name in checks]
 
 
 @dataclass(frozen=True)
@@ -179,7 +166,7 @@ class _Search:
     loaded: LoadedScenario
     effect: float
     priors: Priors
-    checks: Sequence[str]
+    margins: Mapping[str, str]
     seed: int | None
     made: dict[tuple[int, int], _Candidate] = field(default_factory=dict)
 
@@ -190,10 +177,12 @@ class _Search:
 
     def _make(self, longer: float, oftener: float) -> _Candidate:
         loaded, overrides = grown(self.loaded, longer, oftener)
-        loaded, margins = with_margins(loaded, self.effect, self.checks)
+        loaded, margins = with_margins(loaded, self.effect, self.margins)
         plan = planned(loaded, self.priors, self.seed)
         seen = outlook(loaded, plan, self.priors)
-        wanted = tuple(s for s in seen.sights if s.gate.drop and s.gate.check in self.checks)
+        wanted = tuple(
+            s for s in seen.sights if s.gate.check in self.margins and aims_at(s.gate, self.effect)
+        )
         blind = tuple(s for s in wanted if s.sees is None or s.sees > self.effect)
         return _Candidate(loaded, plan, seen, (*margins, *overrides), wanted, blind)
 
@@ -221,26 +210,6 @@ def grown(
             overrides.append(f"phases.{phase.name}.duration_s={duration_s:g}")
         phases.append(phase)
     scenario = loaded.scenario.model_copy(update={"phases": phases})
-    return loaded.model_copy(update={"scenario": scenario}), tuple(overrides)
-
-
-def with_margins(
-    loaded: LoadedScenario, effect: float, checks: Collection[str]
-) -> tuple[LoadedScenario, Overrides]:
-    """The scenario with ``score_margin`` at half of ``effect`` wherever it is not below it.
-
-    Half is as far from no effect, which is to pass, as from this one, which is to fail.
-    """
-    overrides: list[str] = []
-    changed: dict[str, Contrast] = {}
-    margin = float(f"{effect / 2:.3g}")
-    for name in checks:
-        check = getattr(loaded.scenario.checks, name)
-        if check.score_margin >= effect:
-            changed[name] = check.model_copy(update={"score_margin": margin})
-            overrides.append(f"checks.{name}.score_margin={margin:g}")
-    settings = loaded.scenario.checks.model_copy(update=changed)
-    scenario = loaded.scenario.model_copy(update={"checks": settings})
     return loaded.model_copy(update={"scenario": scenario}), tuple(overrides)
 
 
