@@ -15,10 +15,10 @@ SLOW := browser or process or simulation
 VLLM_SIZE := prompt_sets.golden=[prompts/records.jsonl,prompts/counts.jsonl] \
 	phases.idle.sweep.rate=4 \
 	phases.steady.arrivals.rate=6 \
-	phases.bursts.duration_s=56 phases.bursts.arrivals.rate=3 phases.bursts.arrivals.peak_rate=24 \
+	phases.bursts.duration_s=84 phases.bursts.arrivals.peak_rate=30 \
 	phases.sustained.arrivals.rate=10 \
 	buckets.saturation.warm=1 buckets.saturation.saturating=2 buckets.saturation.scaling=64 \
-	tenants.acme.slo.ttft_s=4 tenants.birch.slo.ttft_s=4 checks.autoscaling_lag.ttft_s=1
+	tenants.acme.slo.ttft_s=1.5 tenants.birch.slo.ttft_s=1.5 checks.autoscaling_lag.ttft_s=1
 
 .PHONY: help install install-vllm demo demo-vllm test check format docs bench bench-verdict clean
 

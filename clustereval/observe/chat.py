@@ -6,9 +6,10 @@ This one only has to tell what a target sends.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,8 +19,10 @@ from clustereval.core import wire
 
 MAX_TOKENS: Final = 32
 """Enough for three beats of a batcher of 50 ms, where an engine makes a token in five."""
-LUMP_S: Final = 0.002
-"""Chunks that follow one another faster came together."""
+TOGETHER_S: Final = 0.0005
+"""Chunks that follow one another so fast came together,"""
+TOGETHER: Final = 0.5
+"""as did those within this part of the mean gap: an engine may make a token in 1.5 ms."""
 MAX_LINES: Final = 10_000
 _PROMPT: Final = "Count from one to ten in words."
 
@@ -34,7 +37,7 @@ class Answer:
     ttft_s: float | None = None
     content_chunks: int = 0
     lumps: int = 0
-    """Content chunks that came together count once."""
+    """Those of a stream that came together count once."""
     streamed: bool = False
     usage: dict[str, Any] | None = None
     engine_times: bool = False
@@ -98,7 +101,7 @@ def chat(
 
 
 def _read_stream(answer: Answer, start: float) -> None:
-    chunks, last_s = 0, start
+    chunks, times_s = 0, []
     for number, line in enumerate(answer.response.iter_lines()):
         data = line.removeprefix("data:").strip()
         if number >= MAX_LINES:
@@ -117,13 +120,19 @@ def _read_stream(answer: Answer, start: float) -> None:
         chunks += 1
         _take_account(answer, chunk)
         if _has_content(chunk):
-            now_s = time.perf_counter()
-            if answer.ttft_s is None:
-                answer.ttft_s = now_s - start
-            answer.lumps += answer.lumps == 0 or now_s - last_s > LUMP_S
-            answer.content_chunks, last_s = answer.content_chunks + 1, now_s
+            times_s.append(time.perf_counter() - start)
     if not chunks:
         answer.problem = "a stream without any chunk"
+    if times_s:
+        answer.content_chunks, answer.ttft_s = len(times_s), times_s[0]
+        answer.lumps = lumps(times_s)
+
+
+def lumps(times_s: Sequence[float]) -> int:
+    """In how many lumps chunks came that were read at ``times_s``, ascending, in seconds."""
+    gaps = [after - before for before, after in itertools.pairwise(times_s)]
+    together = max(TOGETHER_S, TOGETHER * sum(gaps) / max(len(gaps), 1))
+    return 1 + sum(gap > together for gap in gaps)
 
 
 def _has_content(chunk: dict[str, Any]) -> bool:

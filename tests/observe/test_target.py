@@ -10,6 +10,7 @@ import pytest
 
 from clustereval.core import wire
 from clustereval.core.errors import TargetError
+from clustereval.observe.chat import lumps
 from clustereval.observe.dashboard import ApplicationState, DeploymentState
 from clustereval.observe.doctor import RayFacts, diagnose, explain
 from clustereval.observe.target import TargetFacts, inspect_target, resolve_model
@@ -70,6 +71,20 @@ def test_a_target_that_sends_everything_at_once_is_told() -> None:
     assert any("batched" in note for note in facts.notes)
     times = next(line for line in explain(facts, RayFacts()) if "first token" in line.fact)
     assert times.change is not None
+
+
+@pytest.mark.parametrize(
+    ("times_s", "expected"),
+    [
+        ([0.0015 * i for i in range(32)], 32),
+        ([0.05] * 11 + [0.075] * 5, 2),
+        ([0.05 + 1e-5 * i for i in range(16)], 1),
+        ([0.3], 1),
+    ],
+)
+def test_lumps_are_told_from_a_fast_engine(times_s: list[float], expected: int) -> None:
+    """A token in 1.5 ms is no lump; two beats of a batcher are two; all at once are one."""
+    assert lumps(times_s) == expected
 
 
 @pytest.mark.parametrize(("lump", "told"), [(1, False), (3, True), (4, True)])

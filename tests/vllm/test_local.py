@@ -96,7 +96,7 @@ def test_the_autoscaler_that_is_late_and_the_tenant_that_starves_are_found(
     assert samples.value[samples.metric == "replica_start_s"].min() > 0
     [late] = [f for f in failed(result, "autoscaling_lag") if f.metric == "demand_s"]
     assert late.estimate is not None
-    assert 15 <= late.estimate < 40, late.sentence
+    assert 10 <= late.estimate < 40, late.sentence
     starved = failed(result, "tenant_fairness")
     assert {f.slice["tenant"] for f in starved} == {"birch"}, [
         f.sentence for f in result.findings.of("tenant_fairness")
