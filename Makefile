@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 FAULT ?=
 # Most modules are never imported: compiled at their first import, not all in advance.
 PIP := --quiet --disable-pip-version-check --no-compile
-# What starts a cluster of its own wants the machine for itself; the rest shares it.
+# What replays load and judges times wants the machine for itself; the rest shares it.
 PARALLEL := -n logical --dist loadfile
-SLOW := browser or process or simulation
+SLOW := browser or process or simulation or cluster or vllm
 # prelaunch for two replicas of the small model on two cores, with prompts that it can answer. They
 # carry some 25 requests a second, two or three at a time each: more than that is saturation here,
 # and a burst may wait for seconds: for up to one where engines run all that they get.
@@ -66,12 +66,12 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q $(PARALLEL) -m "not ($(SLOW) or cluster or vllm)"
+	$(BIN)/pytest -q $(PARALLEL) -m "not ($(SLOW))"
 
 test: install-vllm
 	$(MAKE) check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n logical --dist worksteal -m "($(SLOW) or vllm) and not cluster"
-	$(BIN)/pytest -q --durations=12 -m cluster
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q $(PARALLEL) -m "($(SLOW)) and not alone"
+	$(BIN)/pytest -q --durations=12 -m alone
 
 format: install
 	$(BIN)/ruff format .

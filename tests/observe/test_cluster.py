@@ -30,7 +30,7 @@ from clustereval.rundir import RAW_CLUSTER, RAW_RESPONSES, Manifest, Run, Target
 from tests.observe.records import plan, response, write_lines
 from tests.support.synthetic import scenario
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from clustereval.localapp import LocalApp
 from tests.sim.virtual import prompts
 from tests.support.otlp import OtlpReceiver, attribute_values
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.alone]
 
 KNOWN = prompts(40)
 AGENT_PORT = 52365

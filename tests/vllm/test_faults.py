@@ -21,7 +21,12 @@ from clustereval.report.ttft_view import ttft_chart
 from tests.vllm.conftest import OBSERVED, PLAIN, Cluster
 from tests.vllm.runs import documents, failed, of_family, records, replay
 
-pytestmark = [pytest.mark.vllm, pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.cluster,
+    pytest.mark.alone,
+    pytest.mark.timeout(600),
+]
 
 GROUPS = 12
 KILL_S = 6

@@ -18,7 +18,12 @@ from clustereval.rundir import Target
 from tests.support.otlp import OtlpReceiver, attribute_values
 from tests.vllm.runs import failed, of_family, replay_at
 
-pytestmark = [pytest.mark.vllm, pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.cluster,
+    pytest.mark.alone,
+    pytest.mark.timeout(600),
+]
 
 PLANTED: dict[str, float | None] = {"tenant_starvation": 1, "late_autoscaler": 15}
 
