@@ -22,7 +22,12 @@ import pytest
 from clustereval.core import wire
 from tests.support.served import served
 
-pytestmark = [pytest.mark.vllm, pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.cluster,
+    pytest.mark.alone,
+    pytest.mark.timeout(900),
+]
 
 ALWAYS = {*wire.RESPONSE_COLUMNS}
 
