@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +20,18 @@ def served(command: list[str], folder: Path, **launch: Any) -> Iterator[dict[str
 
     Args:
         command: arguments of the interpreter; the launch follows them.
-        folder: for the cluster's files and for what it writes to stderr.
+        folder: for what it writes to stderr, and further files of its own.
         launch: fields of :class:`serve_apps.cluster.Launch` beside the folder and the parent.
 
     Raises:
         RuntimeError: it ended before it was ready; with the end of what it wrote.
     """
-    given = {"temp_dir": str(folder / "ray"), "parent": os.getpid(), **launch}
-    with (folder / "stderr").open("w") as stderr:
+    # Ray puts sockets below it, whose paths have 107 characters: too few for a test's own folder.
+    with (
+        tempfile.TemporaryDirectory(prefix="ce-", dir="/tmp", ignore_cleanup_errors=True) as short,
+        (folder / "stderr").open("w") as stderr,
+    ):
+        given = {"temp_dir": f"{short}/ray", "parent": os.getpid(), **launch}
         process = subprocess.Popen(
             [sys.executable, *command, json.dumps(given)],
             stdin=subprocess.PIPE,
