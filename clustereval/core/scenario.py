@@ -178,10 +178,7 @@ class CacheEdges(Strict):
 class TrafficEdges(Strict):
     """How a window of traffic gets its pattern."""
 
-    window_s: Positive = Field(
-        60,
-        description="phases are cut into windows so long",
-    )
+    window_s: Positive = Field(60, description="phases are cut into windows so long")
     peak_bin_s: Positive | None = Field(
         None, description="resolution at which the peak is taken; a twelfth of the window if unset"
     )
