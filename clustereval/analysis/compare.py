@@ -16,10 +16,10 @@ from clustereval.analysis.checks.base import (
     score_drafts,
 )
 from clustereval.analysis.checks.run_health import RunHealthCheck
+from clustereval.analysis.conclusion import HEALTH, conclude
 from clustereval.analysis.estimates import Estimate
 from clustereval.analysis.gates import Draft, decide
 from clustereval.analysis.slices import Frames, before, build_frames, load_frames
-from clustereval.analysis.verdict import HEALTH, conclude
 from clustereval.core.checks import Checks
 from clustereval.core.columns import SCORES
 from clustereval.core.findings import Findings, Warning, WarningCode

@@ -23,7 +23,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from clustereval.analysis.verdict import HEALTH
+from clustereval.analysis.conclusion import HEALTH
 from clustereval.core.findings import Findings, Outcome, Status
 from clustereval.core.looks import Look, Looks
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from benchmarks.early import analyses, as_one_phase, at_the_margin
 from clustereval.analysis.compare import compare
+from clustereval.analysis.conclusion import conclude
 from clustereval.analysis.sequential import LOOKS, plan_looks, spending, undecided
 from clustereval.analysis.slices import build_frames
-from clustereval.analysis.verdict import analyse, analyse_frames, conclude
+from clustereval.analysis.verdict import analyse, analyse_frames
 from clustereval.core.findings import Finding, Outcome, Status
 from clustereval.core.looks import Look, LookMade, Looks
 from clustereval.rundir import Run

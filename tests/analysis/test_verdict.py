@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clustereval.analysis.verdict import analyse, analyse_frames, conclude
+from clustereval.analysis.conclusion import conclude
+from clustereval.analysis.verdict import analyse, analyse_frames
 from clustereval.core.columns import CLUSTER, SCORES
 from clustereval.core.errors import RunFolderError
 from clustereval.core.findings import Finding, Findings, Outcome, Status, WarningCode
