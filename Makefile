@@ -4,8 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FAULT ?=
-# Most modules are never imported: compiled at their first import, not all in advance.
+# Most modules are never imported: compiled at their first import, not all in advance. And kept
+# then, whatever the environment says: each process of a cluster imports Ray and vLLM, and takes
+# twice as long where it has to compile them.
 PIP := --quiet --disable-pip-version-check --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 # What replays load and judges times wants the machine for itself; the rest shares it.
 PARALLEL := -n logical --dist loadfile
 SLOW := browser or process or simulation or cluster or vllm
