@@ -23,7 +23,7 @@ import clustereval
 from clustereval.core.errors import LocalAppError
 from clustereval.core.owners import FOLDER_PREFIX, claim, end_abandoned
 from clustereval.core.processes import MARKER, end_marked
-from clustereval.core.shipped import golden_prompt_files
+from clustereval.core.shipped import answerable_prompt_files
 from serve_apps.registry import find_app
 
 STOP_S = 15.0
@@ -106,7 +106,7 @@ class LocalApp:
             _require_free(port)
         claimed = _claimed_folder()
         temp = claimed.folder
-        files = golden_prompt_files() if prompt_files is None else prompt_files
+        files = answerable_prompt_files() if prompt_files is None else prompt_files
         launch = {
             "temp_dir": str(temp / "ray"),
             "parent": os.getpid(),

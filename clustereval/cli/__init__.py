@@ -58,8 +58,8 @@ def cli() -> None:
     clustereval plan prelaunch                         what it sends, and what it can see
     clustereval traffic trace.jsonl                    what real traffic looks like, to replay
 
-    SCENARIO is a file, or the name of a shipped one: prelaunch, burst, sustained, multi_tenant,
-    canary.
+    SCENARIO is a file, or the name of a shipped one: prelaunch, canary, burst, sustained,
+    multi_tenant, chat, goodput.
     """
 
 

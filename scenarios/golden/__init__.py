@@ -1,6 +1,7 @@
 """The golden set: synthetic prompts with exactly known answers, drawn from one seed.
 
-256 prompts in six files, and others apart, for a model that knows little.
+256 prompts in six files, and others apart: longer conversations, and what a model that knows
+little can answer.
 
 Of the six files: 128 of them stand in 16 prefix groups of eight, whose common part is more
 than 85% of the prompt (a document and eight questions about it; a service's tools and eight
@@ -10,14 +11,16 @@ requests), so that a prefix cache has work to do; 24 stand in four groups whose 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
 from clustereval.core.seeds import substream
-from clustereval.core.shipped import COUNTS_FILE, RECORDS_FILE
+from clustereval.core.shipped import CHATS_FILE, COUNTS_FILE, RECORDS_FILE
 from scenarios.golden.documents import document, spread
 from scenarios.golden.families import BUILDERS, place, place_own
 from scenarios.golden.fields import pick
@@ -60,12 +63,13 @@ POLICY = (
 
 
 def golden_files(seed: int = SEED) -> dict[str, list[Prompt]]:
-    """File name → its prompts. By family, conversations, long contexts, records, counts."""
+    """File name → its prompts. By family, conversations, long contexts, chats, records, counts."""
     files: dict[str, list[Prompt]] = {f"{family}.jsonl": [] for family in (*BUILDERS, "tool_call")}
     for prompt in (*_groups(seed), *_half_shared(seed), *_single(seed)):
         files[f"{prompt.family}.jsonl"].append(prompt)
     files["sessions.jsonl"] = list(_sessions(seed))
     files["long.jsonl"] = list(_long(seed))
+    files[CHATS_FILE] = list(_chats(seed))
     files[RECORDS_FILE] = record_prompts(seed)
     files[COUNTS_FILE] = count_prompts(seed)
     return files
@@ -155,30 +159,52 @@ def _single(seed: int) -> Iterator[Prompt]:
 
 
 def _sessions(seed: int) -> Iterator[Prompt]:
-    """Eight conversations: four of three questions, four of a question and an extraction.
-
-    Each turn is a prompt of its own with the scripted history, so that a turn's answer never
-    depends on how an earlier one came out.
-    """
+    """Eight conversations: four of three questions, four of a question and an extraction."""
     for number in range(8):
         rng = substream(seed, "session", number)
-        doc = document(rng, _subject(number, "session"), 420)
-        index = spread(rng, len(doc.records), 1)[0]
         families = ("qa", "qa", "qa") if number % 2 == 0 else ("qa", "json")
-        history: list[Message] = []
-        for turn, family in enumerate(families):
-            task = BUILDERS[family](rng, doc, index, turn)
-            prompt = place_own(task, doc, "", f"session-{number}-turn-{turn}", length="short")
-            ask = prompt.messages[-1].content
-            if turn:
-                opening = pick(rng, ("Thank you.", "Good.", "And now:", "One more thing."))
-                told = task.ask if family == "qa" else f"{task.system}\n\n{task.ask}"
-                ask = f"{opening} {told}"
-            history = [*history, Message(role="user", content=ask)]
-            yield prompt.model_copy(
-                update={"messages": history, "session_id": f"session-{number}", "turn": turn}
-            )
-            history = [*history, Message(role="assistant", content=task.answer)]
+        yield from _conversation(rng, number, "session", families, chars=420)
+
+
+def _chats(seed: int) -> Iterator[Prompt]:
+    """Sixty longer conversations, of two to four turns, for scenarios in which users converse."""
+    for number in range(60):
+        rng = substream(seed, "chat", number)
+        families = ("qa", "json", "qa", "instruction")[: 2 + number % 3]
+        chars = 900 + 200 * (number % 5)
+        yield from _conversation(rng, number, "chat", families, chars=chars, records=3)
+
+
+def _conversation(
+    rng: np.random.Generator,
+    number: int,
+    name: str,
+    families: Sequence[str],
+    *,
+    chars: int,
+    records: int = 1,
+) -> Iterator[Prompt]:
+    """Turns about one document of ``chars`` characters, and about so many of its records.
+
+    Each is a prompt of its own with the scripted history, so that a turn's answer never depends on
+    how an earlier one came out.
+    """
+    doc = document(rng, _subject(number, name), chars)
+    about = spread(rng, len(doc.records), records)
+    history: list[Message] = []
+    for turn, family in enumerate(families):
+        task = BUILDERS[family](rng, doc, about[turn % records], turn)
+        prompt = place_own(task, doc, "", f"{name}-{number}-turn-{turn}", length="short")
+        ask = prompt.messages[-1].content
+        if turn:
+            opening = pick(rng, ("Thank you.", "Good.", "And now:", "One more thing."))
+            told = task.ask if family == "qa" else f"{task.system}\n\n{task.ask}"
+            ask = f"{opening} {told}"
+        history = [*history, Message(role="user", content=ask)]
+        yield prompt.model_copy(
+            update={"messages": history, "session_id": f"{name}-{number}", "turn": turn}
+        )
+        history = [*history, Message(role="assistant", content=task.answer)]
 
 
 def _long(seed: int) -> Iterator[Prompt]:

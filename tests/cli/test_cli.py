@@ -10,6 +10,7 @@ import pytest
 
 from clustereval.cli import VERBS, cli, main
 from clustereval.core.errors import ExitCode
+from clustereval.core.shipped import scenarios_dir
 from tests.support.mock_server import MockServer
 from tests.support.prompts import tiny_library
 from tests.support.synthetic import synthetic_run
@@ -188,3 +189,9 @@ def test_compare_of_a_run_with_itself_passes(command, tmp_path: Path) -> None:  
     assert "PASS" in said.out
     said = command("compare", str(run.folder), str(run.folder), "--json")
     assert json.loads(said.out)["verdict"]["outcome"] == "pass"
+
+
+def test_the_help_names_the_scenarios_that_ship() -> None:
+    """All of them, and no others."""
+    told = " ".join((cli.help or "").partition("a shipped one:")[2].split()).rstrip(".")
+    assert sorted(told.split(", ")) == sorted(path.stem for path in scenarios_dir().glob("*.yaml"))

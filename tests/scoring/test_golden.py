@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from clustereval.core.prompts import Prompt, PromptLibrary, read_prompts
-from clustereval.core.shipped import golden_prompt_files
+from clustereval.core.shipped import CHATS_FILE, golden_prompt_files
 from clustereval.scoring import Example, ToolCall
 from clustereval.scoring.scorers import BUILT_IN
 from scenarios.golden import SEED, golden_files, write_golden
@@ -113,11 +113,12 @@ def test_half_of_the_prompts_share_most_of_their_prefix(golden: PromptLibrary) -
     assert len(groups) == 20
 
 
-def test_each_turn_holds_the_scripted_history(golden: PromptLibrary) -> None:
+@pytest.mark.parametrize(("name", "expected"), [("sessions.jsonl", 12), (CHATS_FILE, 120)])
+def test_each_turn_holds_the_scripted_history(name: str, expected: int) -> None:
     """A turn's messages begin with all of the turn before it and the ideal answer to that."""
-    turns = {(p.session_id, p.turn): p for p in golden if p.session_id is not None}
+    turns = {(p.session_id, p.turn): p for p in read_prompts(SHIPPED / name)}
     later = [key for key in turns if key[1]]
-    assert len(later) == 12
+    assert len(later) == expected
     for session, turn in later:
         assert turn is not None
         before = turns[session, turn - 1]

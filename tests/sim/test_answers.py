@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from clustereval.core.padding import padded, unchanged
 from clustereval.core.prompts import Message, Prompt, Reference
-from clustereval.core.shipped import golden_prompt_files
 from serve_apps.simulated.answers import AnswerBook, message_key, right_answer, wrong_answer
 from serve_apps.simulated.faults import Faults
 from serve_apps.simulated.model import Call, Model
@@ -141,4 +140,3 @@ def test_the_working_set_counts_shared_prefixes_once() -> None:
         for p in prompts(2)
     ]
     assert working_set_blocks(shared, 16) < 1.1 * working_set_blocks(shared[:1], 16)
-    assert all(path.suffix == ".jsonl" for path in golden_prompt_files())

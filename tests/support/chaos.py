@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-import struct
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from tests.support.tcp import TcpServer, chunk, event, header, read_head, reset_on_close
 
 MEGA = 10**6
 HELD_S = 8.0
@@ -77,8 +76,8 @@ class Served:
     """The same of the last byte."""
 
 
-class ChaosServer:
-    """The server on a free port of 127.0.0.1; a context manager.
+class ChaosServer(TcpServer):
+    """Answers a request, or does to it what it asks for.
 
     A user's message ``fault:<name>`` asks for one of ``FAULTS``, or for ``flood``, which sends more
     than any client should take; anything else asks for a good answer.
@@ -100,35 +99,10 @@ class ChaosServer:
         if tls is not None:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(*tls)
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
-        scheme = "http" if tls is None else "https"
-        self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}/v1"
-        self.released = threading.Event()
+        super().__init__()
+        self.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{self.port}/v1"
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self.released.set()
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with suppress(OSError), connection:
             if self._context is not None:
@@ -171,26 +145,31 @@ class _Connection:
         return bool(method(served))
 
     def _read(self) -> tuple[str, str] | None:
-        data = b""
-        while b"\r\n\r\n" not in data:
-            # A request that is not read to its end is answered by the system with a reset.
-            piece = self._connection.recv(300 if self._doomed else 65536)
-            if not piece:
-                return None
-            data += piece
-            if self._doomed and (request_id := _header(data, "x-request-id")):
-                return request_id, ""
-        head, body = data.split(b"\r\n\r\n", 1)
-        length = int(_header(head, "content-length") or 0)
+        if self._doomed:
+            return self._read_no_further()
+        read = read_head(self._connection)
+        if read is None:
+            return None
+        head, body = read
+        length = int(header(head, "content-length") or 0)
         while len(body) < length:
             body += self._connection.recv(65536)
-        return _header(head, "x-request-id") or "", json.loads(body)["messages"][-1]["content"]
+        return header(head, "x-request-id") or "", json.loads(body)["messages"][-1]["content"]
+
+    def _read_no_further(self) -> tuple[str, str] | None:
+        """A request that is not read to its end is answered by the system with a reset."""
+        data = b""
+        while piece := self._connection.recv(300):
+            data += piece
+            if request_id := header(data, "x-request-id"):
+                return request_id, ""
+        return None
 
     # -- good answers ------------------------------------------------------------------------
 
     def _whole(self, served: Served, send: Callable[[bytes], None] | None = None) -> None:
         put = send or self._connection.sendall
-        put(HEAD + b"transfer-encoding: chunked\r\n\r\n" + _chunk(_event({"role": "assistant"})))
+        put(HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunk(_event({"role": "assistant"})))
         words = served.text.split(" ")
         texts = [f"{word} " for word in words[:-1]] + words[-1:]
         # A message is one token and may hold several words.
@@ -201,12 +180,12 @@ class _Connection:
             if place:
                 time.sleep(self._server.itl_s)
             before_s = time.perf_counter()
-            put(_chunk(_event({"content": text})))
+            put(chunk(_event({"content": text})))
             if not place:
                 served.first_token_s = before_s, time.perf_counter()
-        put(_chunk(_event({}, "stop")))
+        put(chunk(_event({}, "stop")))
         before_s = time.perf_counter()
-        put(_chunk(_usage(served) + b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        put(chunk(_usage(served) + b"data: [DONE]\n\n") + b"0\r\n\r\n")
         served.last_s = before_s, time.perf_counter()
 
     def _drip(self, served: Served) -> bool:
@@ -236,19 +215,19 @@ class _Connection:
 
     def _split_utf8(self, served: Served) -> bool:
         served.text, served.tokens = "Grüße, 世界 🌍", 1
-        event = json.dumps(_delta({"content": served.text}, "stop"), ensure_ascii=False)
+        plain = json.dumps(_delta({"content": served.text}, "stop"), ensure_ascii=False)
 
         def apart(data: bytes) -> None:
             for place in range(0, len(data), 3):
                 self._connection.sendall(data[place : place + 3])
 
-        self._once(served, f"data: {event}\n\n".encode(), apart)
+        self._once(served, f"data: {plain}\n\n".encode(), apart)
         return True
 
     def _bad_header(self, served: Served) -> bool:
         served.tokens = 1
-        event = _event({"content": served.text}, "stop")
-        self._once(served, event, more=b"x-clustereval-replica-id: caf\xff\xfe\x80\r\n")
+        odd = b"x-clustereval-replica-id: caf\xff\xfe\x80\r\n"
+        self._once(served, _event({"content": served.text}, "stop"), more=odd)
         return True
 
     def _excess(self, served: Served) -> None:
@@ -278,8 +257,8 @@ class _Connection:
     ) -> None:
         put = send or self._connection.sendall
         put(HEAD + more + b"transfer-encoding: chunked\r\n\r\n")
-        put(_chunk(events))
-        put(_chunk(_usage(served) + b"data: [DONE]\n\n") + b"0\r\n\r\n")
+        put(chunk(events))
+        put(chunk(_usage(served) + b"data: [DONE]\n\n") + b"0\r\n\r\n")
 
     # -- none --------------------------------------------------------------------------------
 
@@ -340,12 +319,12 @@ class _Connection:
     def _endless(self, served: Served) -> None:
         self._begin(served)
         for _ in self._until_gone():
-            self._connection.sendall(_chunk(_event({"content": "x"})))
+            self._connection.sendall(chunk(_event({"content": "x"})))
 
     def _flood(self, served: Served) -> None:
         self._begin(served)
         while not self._server.released.is_set():
-            self._connection.sendall(_chunk(_event({"content": "x" * 50}) * 1000))
+            self._connection.sendall(chunk(_event({"content": "x" * 50}) * 1000))
 
     def _endless_event(self, served: Served) -> None:
         self._begin(served)
@@ -355,17 +334,17 @@ class _Connection:
 
     def _malformed(self, served: Served) -> None:
         self._begin(served)
-        self._connection.sendall(_chunk(b'data: {"choices": [\n\n') + b"0\r\n\r\n")
+        self._connection.sendall(chunk(b'data: {"choices": [\n\n') + b"0\r\n\r\n")
 
     def _stream_error(self, served: Served) -> None:
         self._begin(served)
-        error = b'data: {"error": {"message": "engine died", "code": 500}}\n\n'
-        self._connection.sendall(_chunk(error) + b"0\r\n\r\n")
+        error = {"error": {"message": "engine died", "code": 500}}
+        self._connection.sendall(chunk(event(error)) + b"0\r\n\r\n")
 
     def _begin(self, served: Served) -> None:
         served.text = "begun"
-        event = _chunk(_event({"content": served.text}))
-        self._connection.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\n" + event)
+        begun = chunk(_event({"content": served.text}))
+        self._connection.sendall(HEAD + b"transfer-encoding: chunked\r\n\r\n" + begun)
         time.sleep(0.01)
 
     def _until_gone(self) -> Iterator[bytes]:
@@ -389,23 +368,10 @@ class _Connection:
                 pass
 
     def _reset(self) -> None:
-        # Linger 0 makes close() send RST instead of FIN.
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(self._connection)
 
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-
-
-def _header(head: bytes, name: str) -> str | None:
-    for line in head.decode("latin-1").split("\r\n"):
-        key, _, value = line.partition(":")
-        if key.lower() == name:
-            return value.strip()
-    return None
-
-
-def _chunk(data: bytes) -> bytes:
-    return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
 def _delta(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
@@ -413,9 +379,9 @@ def _delta(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
 
 
 def _event(delta: dict[str, Any], finish: str | None = None) -> bytes:
-    return f"data: {json.dumps(_delta(delta, finish))}\n\n".encode()
+    return event(_delta(delta, finish))
 
 
 def _usage(served: Served) -> bytes:
     usage = {"prompt_tokens": served.prompt_tokens, "completion_tokens": served.tokens}
-    return f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n".encode()
+    return event({"choices": [], "usage": usage})

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import socket
 import ssl
-import struct
 import threading
 import time
 from enum import StrEnum
@@ -17,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from tests.support.tcp import chunk, reset_on_close
 
 
 class Fault(StrEnum):
@@ -236,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._raw(f"data: {data}\n\n".encode())
 
     def _raw(self, data: bytes) -> None:
-        self.connection.sendall(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.connection.sendall(chunk(data))
 
     def _end(self) -> None:
         self.connection.sendall(b"0\r\n\r\n")
@@ -269,8 +270,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.shutdown(socket.SHUT_RDWR)
 
     def _reset(self) -> None:
-        # Linger 0 makes close() send RST instead of FIN.
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset_on_close(self.connection)
         self.close_connection = True
         self.rfile.close()
         self.connection.close()
