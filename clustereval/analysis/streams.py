@@ -87,19 +87,18 @@ class Streams:
 
         Of servers that put several tokens into one chunk, the reported number counts.
         """
-        gaps, chunks, usual = [], [], []
-        for value in itl_s:
-            known = isinstance(value, list | tuple | np.ndarray)
-            times = np.asarray(value if known else (), dtype=float)
-            gaps.append(times[times > TOGETHER_S])
-            chunks.append(len(times) + 1 if known and len(times) else 0)
-            ends = np.flatnonzero(np.concatenate([[True], times > TOGETHER_S, [True]]))
-            usual.append(np.median(np.diff(ends)))
-        count = np.asarray(chunks, dtype=float)
-        lumps = np.where(count > 0, [len(each) + 1.0 for each in gaps], 0.0)
-        tokens = np.where(count > 0, np.fmax(count, output_tokens), 0.0)
-        each = np.divide(tokens, count, out=np.zeros_like(tokens), where=count > 0)
-        return cls(tokens, lumps, np.asarray(usual, dtype=float) * each, gaps)
+        each = [np.asarray(value if _streamed(value) else (), dtype=float) for value in itl_s]
+        sizes = np.fromiter(map(len, each), dtype=np.int64, count=len(each))
+        between = np.concatenate([np.empty(0), *each])
+        row = np.repeat(np.arange(len(each)), sizes)
+        apart = between > TOGETHER_S
+        counts = np.bincount(row[apart], minlength=len(each))
+        gaps = np.split(between[apart], np.cumsum(counts)[:-1])[: len(each)]
+        chunks = np.where(sizes > 0, sizes + 1.0, 0.0)
+        tokens = np.where(chunks > 0, np.fmax(chunks, output_tokens), 0.0)
+        per_chunk = np.divide(tokens, chunks, out=np.zeros_like(tokens), where=chunks > 0)
+        usual = _usual_lump(sizes, row, apart)
+        return cls(tokens, np.where(chunks > 0, counts + 1.0, 0.0), usual * per_chunk, gaps)
 
     @property
     def telling(self) -> Mask:
@@ -115,6 +114,31 @@ class Streams:
     def inner(self, row: int) -> Floats:
         """Gaps between lumps but for the last, which an answer's end may cut short."""
         return self.gaps[row][:-1]
+
+
+def _streamed(value: Any) -> bool:
+    return isinstance(value, list | tuple | np.ndarray)
+
+
+def _usual_lump(sizes: np.ndarray, row: np.ndarray, apart: Mask) -> Floats:
+    """The median number of chunks in an answer's lumps, shape (rows,).
+
+    Args:
+        sizes: gaps between the chunks of each answer, shape (rows,).
+        row: whose gap it is. apart: whether a new lump begins after it; both of all gaps in turn.
+    """
+    first = np.cumsum(sizes + 1) - (sizes + 1)
+    begins = np.zeros(int((sizes + 1).sum()), dtype=bool)
+    begins[first] = True
+    begins[np.arange(len(row)) + row + 1] = apart
+    starts = np.flatnonzero(begins)
+    lumps = np.diff(starts, append=len(begins))
+    owner = np.repeat(np.arange(len(sizes)), sizes + 1)[starts]
+    ordered = lumps[np.lexsort((lumps, owner))]
+    count = np.bincount(owner, minlength=len(sizes))
+    place = np.cumsum(count) - count
+    median: Floats = (ordered[place + (count - 1) // 2] + ordered[place + count // 2]) / 2
+    return median
 
 
 def recognise(streams: Streams, ttft_s: Floats, among: Mask) -> Batcher | None:

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.streaming import batched, honest, seen, starved
 from clustereval.analysis.slices import build_frames
-from clustereval.analysis.streams import Streams, held_back, recognise
+from clustereval.analysis.streams import TOGETHER_S, Streams, held_back, recognise
 from clustereval.analysis.verdict import analyse_frames
 from clustereval.core.findings import CheckResult, Finding, Findings, Outcome, Status
 from tests.analysis.frames import synthetic_tables
@@ -81,6 +83,21 @@ def test_several_tokens_in_one_chunk_are_one_lump() -> None:
     """A server that puts six tokens into each chunk says so by its count of tokens."""
     streams = Streams.of([[0.05, 0.05]], np.array([18.0]))
     assert (streams.tokens[0], streams.lumps[0], streams.per_lump[0]) == (18.0, 3.0, 6.0)
+
+
+@given(st.lists(st.none() | st.lists(st.sampled_from([0.0, 0.0005, 0.01, 0.05]))))
+def test_lumps_are_those_that_one_counts_by_hand(itl_s: list[list[float] | None]) -> None:
+    """Of any answers together, as of each alone: gaps, lumps, and the lump of usual size."""
+    streams = Streams.of(itl_s, np.full(len(itl_s), np.nan))
+    assert len(streams.gaps) == len(itl_s)
+    for row, between in enumerate(itl_s):
+        lumps = [1]
+        for gap in between or []:
+            lumps = [*lumps, 1] if gap > TOGETHER_S else [*lumps[:-1], lumps[-1] + 1]
+        assert streams.gaps[row].tolist() == [gap for gap in between or [] if gap > TOGETHER_S]
+        assert streams.tokens[row] == (len(between) + 1 if between else 0)
+        assert streams.lumps[row] == (len(lumps) if between else 0)
+        assert streams.usual[row] == (np.median(lumps) if between else 0)
 
 
 def _findings(effects: Effects, checks: dict[str, Any] | None = None, **tables: Any) -> Findings:
