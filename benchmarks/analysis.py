@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import itertools
 import json
 import resource
 import shutil
@@ -122,6 +123,11 @@ def main(sizes: list[int]) -> int:
             total_s = sum(seconds for (n, _), (seconds, _) in spent.items() if n == rows)
             spent[rows, "all"] = total_s, max(result["peak_gib"] for result in results.values())
             print(f"{rows:>9}  {'all':<8} {'':>9} {total_s:>7.2f} {spent[rows, 'all'][1]:>9.2f}")
+    for few, many in itertools.pairwise(sizes):
+        times = [
+            now / before for before, now in zip(spent[few, "all"], spent[many, "all"], strict=True)
+        ]
+        print(f"from {few:,} to {many:,}: time × {times[0]:.1f}, memory × {times[1]:.1f}")
     over = False
     for rows, (stage, limit_s, limit_gib) in LIMITS.items():
         if (rows, stage) in spent:

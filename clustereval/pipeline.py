@@ -21,6 +21,7 @@ from clustereval.analysis.verdict import analyse
 from clustereval.core.api_keys import api_key
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import (
+    InterruptedRunError,
     InvalidRunError,
     RunFolderError,
     ScenarioError,
@@ -174,16 +175,26 @@ def _join(run: Run, note: Callable[[str], None] | None) -> None:
 
 @contextmanager
 def _kept(run: Run) -> Iterator[None]:
-    """What goes wrong with the folder once the traffic is over costs no traffic."""
+    """What goes wrong once the traffic is over costs no traffic."""
     try:
         yield
     except RunFolderError as error:
         raise InvalidRunError(
-            error.found,
-            expected=error.expected,
-            change=f"free space; what arrived is kept: `clustereval score {run.folder}` and"
-            f" `clustereval report {run.folder}` make the rest",
+            error.found, expected=error.expected, change=f"free space; {_the_rest(run)}"
         ) from None
+    except KeyboardInterrupt:
+        raise _interrupted(run) from None
+
+
+def _interrupted(run: Run) -> InterruptedRunError:
+    return InterruptedRunError("interrupted before the verdict", change=_the_rest(run))
+
+
+def _the_rest(run: Run) -> str:
+    return (
+        f"what arrived is kept: `clustereval score {run.folder}` and"
+        f" `clustereval report {run.folder}` make the rest"
+    )
 
 
 def publish(run: Run) -> tuple[Path, Path | None]:
@@ -255,9 +266,11 @@ def _removed_unless_sent(run: Run) -> Iterator[None]:
     """A run in which nothing was sent leaves no folder: the message says what was wrong."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         if not run.has(RAW_RESPONSES):
             shutil.rmtree(run.folder, ignore_errors=True)
+        elif isinstance(error, KeyboardInterrupt):
+            raise _interrupted(run) from None
         raise
 
 

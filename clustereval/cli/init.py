@@ -28,7 +28,8 @@ def init(folder: Path, name: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
-        shutil.copy(scenarios_dir() / "scenario.schema.json", folder)
+        for beside in ("scenario.schema.json", "locustfile.py"):
+            shutil.copy(scenarios_dir() / beside, folder)
         prompts.mkdir()
         for file in sorted((scenarios_dir() / "prompts").glob("*.jsonl")):
             shutil.copy(file, prompts)

@@ -47,7 +47,8 @@ def run(
     """Replay SCENARIO against a cluster and give a verdict.
 
     \b
-    Exit code: 0 pass, 1 fail, 2 bad input, 3 inconclusive, 4 no valid run, 130 interrupted.
+    Exit code: 0 pass, 1 fail, 2 bad input, 3 inconclusive, 4 no valid run, 70 a mistake of
+    clustereval's own, 130 interrupted.
     """
     if (target is None) == (app is None):
         raise click.UsageError("give --target URL, or --app simulated to start one here")

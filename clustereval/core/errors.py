@@ -8,8 +8,10 @@
     ├── TraceFileError          exit 2   a trace of real traffic, with its line
     ├── RunFolderError          exit 2   a run folder that exists, is missing or is damaged
     ├── TargetError             exit 4   nothing to test: unreachable, unauthorised, wrong model
+    │   └── UrlError            exit 2   a URL that nobody could be asked by
     ├── LocalAppError           exit 4   an app started for ``--app`` did not come up
-    └── InvalidRunError         exit 4   traffic was sent, but what came back cannot be judged
+    ├── InvalidRunError         exit 4   traffic was sent, but what came back cannot be judged
+    └── InterruptedRunError     exit 130 interrupted once the traffic was over, before its verdict
 
 The command line prints the message and nothing else; everything outside this tree is a bug and
 keeps its traceback.
@@ -81,6 +83,12 @@ class TargetError(ClusterEvalError):
     exit_code = ExitCode.NO_VALID_RUN
 
 
+class UrlError(TargetError):
+    """A URL that is none, or one that must not be written down: nobody was asked anything."""
+
+    exit_code = ExitCode.BAD_INPUT
+
+
 class LocalAppError(ClusterEvalError):
     """The app that was to be started on this machine did not come up."""
 
@@ -91,3 +99,9 @@ class InvalidRunError(ClusterEvalError):
     """Traffic was sent, but the run measured something other than the target."""
 
     exit_code = ExitCode.NO_VALID_RUN
+
+
+class InterruptedRunError(ClusterEvalError):
+    """Interrupted after something had arrived, and before it was judged."""
+
+    exit_code = ExitCode.INTERRUPTED

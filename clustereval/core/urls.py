@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
-from clustereval.core.errors import TargetError
+from clustereval.core.errors import UrlError
 
 BASE_URL = "the API's base URL: http://127.0.0.1:8000/v1"
 
@@ -18,7 +18,7 @@ def split_url(url: str, option: str, example: str) -> SplitResult:
         example: what would have been right.
 
     Raises:
-        TargetError: no HTTP URL, or one with a user, a password or a query. A run keeps its URLs
+        UrlError: no HTTP URL, or one with a user, a password or a query. A run keeps its URLs
             in its files, so that no key may be in them; such a URL is not shown either.
     """
     try:
@@ -28,14 +28,14 @@ def split_url(url: str, option: str, example: str) -> SplitResult:
     except ValueError:  # brackets that do not match, a port out of range
         good = False
     if not good:
-        raise TargetError(
+        raise UrlError(
             f"{option}: {_without_credentials(url)!r} is not an HTTP URL",
             expected=f"e.g. {example}",
             change=f"check {option}",
         )
     if "@" in parts.netloc or parts.query:
         what = "a user or password" if "@" in parts.netloc else "a query"
-        raise TargetError(
+        raise UrlError(
             f"{option}: the URL for {parts.hostname} holds {what}",
             expected=f"a URL that may be kept in the run's files, e.g. {example}",
             change=_INSTEAD.get(option, "leave it out"),

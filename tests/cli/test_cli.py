@@ -141,7 +141,7 @@ def test_a_url_that_cannot_be_used_is_refused_before_any_request(  # type: ignor
         urls = {"--target": server.url, option: url.replace("HOST", host)}
         options = [word for pair in urls.items() for word in pair]
         said = command("run", "canary", "--out", f"{tmp_path}/r", *options)
-    assert said.code == ExitCode.NO_VALID_RUN
+    assert said.code == ExitCode.BAD_INPUT
     for word in words:
         assert word in said.err
     assert "sk-secret" not in said.out + said.err

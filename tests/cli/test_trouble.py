@@ -10,7 +10,12 @@ import pytest
 
 from clustereval import pipeline, traffic
 from clustereval.core.columns import PLAN
-from clustereval.core.errors import ExitCode, InvalidRunError, RunFolderError
+from clustereval.core.errors import (
+    ExitCode,
+    InterruptedRunError,
+    InvalidRunError,
+    RunFolderError,
+)
 from clustereval.core.prompts import PromptLibrary
 from clustereval.core.scenario_file import LoadedScenario
 from clustereval.load.progress import Progress as LoadState
@@ -113,6 +118,30 @@ def test_ctrl_c_before_anything_was_sent_leaves_no_folder(
         with pytest.raises(KeyboardInterrupt):
             pipeline.run_scenario(loaded, request, Silent())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("moment", ["judge", "send"])
+def test_ctrl_c_after_the_load_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """While logs are read, or answers judged, too: what arrived is kept, and it is said where."""
+
+    def interrupted(run: Run, *_: object, **__: object) -> bool:
+        run.path(RAW_RESPONSES).write_text("")
+        raise KeyboardInterrupt
+
+    def sent(run: Run, *_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(pipeline, "send", sent)
+    monkeypatch.setattr(pipeline, moment, interrupted)
+    with MockServer() as server:
+        request = pipeline.Request(out=tmp_path / "run", target=server.url, model="mock")
+        with pytest.raises(InterruptedRunError) as caught:
+            pipeline.run_scenario(loaded_scenario(), request, Silent())
+    assert caught.value.exit_code == ExitCode.INTERRUPTED
+    assert f"clustereval score {tmp_path / 'run'}" in str(caught.value)
+    assert (tmp_path / "run").exists()
 
 
 def test_a_disk_that_is_full_from_the_start_leaves_no_folder(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from clustereval.core import attributes
 from clustereval.core.findings import Finding, Outcome, Status
 from clustereval.core.scenario_file import load_scenario
 from clustereval.pipeline import Request, Result, run_scenario
+from clustereval.rundir import REPORT, Run
 from serve_apps.simulated.faults import FAULTS
 from tests.cluster.quiet import Quiet
 from tests.support.otlp import OtlpReceiver, attribute_values
@@ -36,11 +40,9 @@ MORE_LOAD = ("phases.bursts.arrivals.peak_rate=68",)
 """For what only a fleet that is overrun does."""
 
 
-def run(
-    folder: Path, faults: dict[str, float | None], *overrides: str, otlp: str | None = None
-) -> Result:
+def run(folder: Path, faults: dict[str, float | None], *overrides: str) -> Result:
     """One run of the short scenario against an app with ``faults``."""
-    request = Request(out=folder / "run", app="simulated", faults=faults, otlp=otlp)
+    request = Request(out=folder / "run", app="simulated", faults=faults)
     return run_scenario(load_scenario(SCENARIO, overrides), request, Quiet())
 
 
@@ -50,17 +52,26 @@ def worse(result: Result, check: str) -> list[Finding]:
 
 
 def test_a_healthy_app_is_not_failed(tmp_path: Path) -> None:
-    """Without a fault nothing fails, every arrival is accounted for, and the probe placed each.
+    """By the command line: without a fault nothing fails, which the exit code says as the verdict
+    does; every arrival is accounted for, and the probe placed each.
 
     Each request's span and its server's arrive at an OTLP receiver under one trace id.
     """
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "clustereval.cli", "run", str(SCENARIO), "--app", "simulated"]
     with OtlpReceiver() as receiver:
-        result = run(tmp_path, {}, otlp=receiver.url)
+        ended = subprocess.run(
+            [*command, "--otlp", receiver.url, "--out", str(out)],
+            env={**os.environ, "COLUMNS": "300"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
         spans = list(receiver.spans)
-    verdict = result.findings.verdict
+    done = Run.open(out)
+    verdict = done.findings.verdict
     assert verdict.outcome in (Outcome.PASS, Outcome.INCONCLUSIVE), verdict.sentence
-    rows = result.run.requests
-    assert len(rows) == len(result.run.plan)
+    assert ended.returncode == verdict.outcome.exit_code, ended.stderr
+    assert f"report: {out / REPORT}" in ended.stdout
+    rows = done.requests
+    assert len(rows) == len(done.plan)
     assert (rows.outcome == "ok").all()
     assert (rows.observed_by == "probe").all()
     assert rows.replica_id.notna().all()

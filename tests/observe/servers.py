@@ -104,11 +104,15 @@ class StubApi:
     override: Handle | None = None
     calls: list[Call] = field(default_factory=list)
     turn: int = 0
+    refusal: int = 401
+    """Status of the answer to a wrong key."""
 
     def __call__(self, call: Call) -> Reply:
         self.calls.append(call)
         if self.key and call.headers.get("authorization") != f"Bearer {self.key}":
-            return json_reply({"error": f"bad key {call.headers.get('authorization')}"}, 401)
+            return json_reply(
+                {"error": f"bad key {call.headers.get('authorization')}"}, self.refusal
+            )
         if self.override is not None:
             return self.override(call)
         if call.path == "/v1/models":

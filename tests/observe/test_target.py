@@ -185,9 +185,12 @@ def test_models_that_the_target_does_not_list_are_told() -> None:
     assert facts.model_copy(update={"models": []}).unlisted(["m:b"]) == []
 
 
-def test_a_wrong_key_names_the_option_and_never_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """401 without and with a key; a server that echoes the key does not get it into our text."""
-    with serving(StubApi(key="right")) as url:
+@pytest.mark.parametrize("refusal", [401, 403])
+def test_a_wrong_key_names_the_option_and_never_the_key(
+    monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    """Without and with a key; a server that echoes the key does not get it into our text."""
+    with serving(StubApi(key="right", refusal=refusal)) as url:
         with pytest.raises(TargetError, match="--api-key-env"):
             inspect_target(_target(url))
         monkeypatch.setenv("STAGING_KEY", "sk-wrong-123")
