@@ -42,7 +42,16 @@ class PinUnavailableError(BackPressureError):
     def __init__(self, pin: str, problem: str = "no running replica"):
         super().__init__(0, 0, 503)
         self.args = (pin, problem)
-        self._message = f"{wire.PIN}: {problem} {pin}"
+        self.pin_problem = f"{wire.PIN}: {problem} {pin}"
+
+    @property
+    def message(self) -> str:
+        """What Serve answers the client with. Kept as an attribute, since Ray's copy of an error
+        that crossed processes has other ``args`` and the attributes of this one."""
+        return self.pin_problem
+
+    def __str__(self) -> str:
+        return self.pin_problem
 
 
 class PinningMixin(ray_private.RouterHook):
