@@ -40,16 +40,19 @@ def report(lost: str, found: str) -> None:
     )
 
 
-def note_other_version() -> None:
-    """Says once that another version is installed than the one that this was written for.
+def note_other_version(*names: str) -> None:
+    """Says once in this process that another version is installed than this was written for.
 
     The guards below see another *shape*, and whoever changed what a part means under the same shape
     passes them.
+
+    Args:
+        names: of :data:`EXPECTED`, those that this process uses; all of them if none is named.
     """
     other = [
         name
-        for name, expected in EXPECTED.items()
-        if (found := _version(name)) and found.split(".")[:2] != expected.split(".")
+        for name in names or EXPECTED
+        if (found := _version(name)) and found.split(".")[:2] != EXPECTED[name].split(".")
     ]
     if other:
         report("what is observed may be wrong", f"another version of {' and '.join(other)}")
