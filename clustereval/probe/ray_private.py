@@ -58,11 +58,18 @@ def note_other_version(*names: str) -> None:
         report("what is observed may be wrong", f"another version of {' and '.join(other)}")
 
 
+def shortcomings() -> str | None:
+    """All that was reported in this process, for a response header: without what was found, which
+    may hold any characters. ``None`` where there is nothing."""
+    return f"{'; '.join(sorted(_reported))} ({versions()})" if _reported else None
+
+
 def versions() -> str:
     """What is installed, as ``ray 2.60.0, vllm 0.29.0``."""
     return ", ".join(f"{name} {_version(name) or 'not installed'}" for name in EXPECTED)
 
 
+@functools.cache
 def _version(name: str) -> str | None:
     for distribution in (name, f"{name}-cpu"):
         try:

@@ -10,12 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from starlette.testclient import TestClient
 
 from clustereval.core import wire
-from clustereval.probe import ProbeMiddleware
+from clustereval.probe import ProbeMiddleware, ray_private
 from clustereval.probe.board import SILENT_S, Board, BoardState, Totals
 from clustereval.probe.serve_llm.direct import EngineMiddleware
 
@@ -59,6 +60,22 @@ def test_outside_ray_the_headers_say_what_can_be_known() -> None:
     }
     assert headers[wire.QUEUE_DEPTH] == "0"
     assert 0 <= float(headers[wire.REPLICA_AGE_S]) < 60
+
+
+def test_what_cannot_be_observed_here_is_on_each_response(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the versions that are there, and without what was found: that may hold anything."""
+    monkeypatch.setattr(ray_private, "_reported", set())
+    monkeypatch.setattr(ray_private, "_version", {"ray": "2.61.0", "vllm": "0.29.0"}.get)
+    assert wire.PROBE_NOTE not in observed(app())
+    ray_private.report("KV-cache usage is not observed", "a list\r\nof lines")
+    ray_private.note_other_version("vllm")
+    expected = "KV-cache usage is not observed"
+    assert observed(app())[wire.PROBE_NOTE] == f"{expected} (ray 2.61.0, vllm 0.29.0)"
+    ray_private.note_other_version("ray")
+    expected += "; what is observed may be wrong"
+    assert observed(app())[wire.PROBE_NOTE] == f"{expected} (ray 2.61.0, vllm 0.29.0)"
 
 
 def test_kv_cache_usage_is_asked_of_the_app() -> None:
