@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from starlette.testclient import TestClient
 
 from clustereval.core import wire
 from clustereval.probe import ProbeMiddleware, ray_private
-from clustereval.probe.board import SILENT_S, Board, BoardState, Totals
+from clustereval.probe.board import PUSH_INTERVAL_S, SILENT_S, Board, BoardState, Totals
 from clustereval.probe.serve_llm.direct import EngineMiddleware
 
 
@@ -155,6 +156,43 @@ def test_the_board_sums_over_those_that_still_push() -> None:
     board.push("c", 2, now=SILENT_S + 0.2)
     board.leave("c")
     assert board.push("a", 1, now=SILENT_S + 0.3) == (0, 1)
+
+
+def test_what_a_sibling_holds_is_heard_within_two_pushes() -> None:
+    """The sibling's to the board, and one's own: half a second. What was heard counts for two
+    seconds where the board falls silent."""
+    assert (PUSH_INTERVAL_S, SILENT_S) == (0.25, 2.0)  # docs/probe.md and docs/observability.md
+    state = BoardState()
+
+    class FakeBoard(Board):
+        def _find_or_create(self) -> Any:
+            async def answer(*said: Any) -> Any:
+                return state.push(*said)
+
+            return SimpleNamespace(
+                push=SimpleNamespace(remote=answer),
+                leave=SimpleNamespace(remote=lambda who: asyncio.to_thread(state.leave, who)),
+            )
+
+    async def heard(board: Board, totals: Totals) -> float:
+        start = time.monotonic()
+        while board.totals != totals:
+            await asyncio.sleep(0.005)
+        return time.monotonic() - start
+
+    async def scenario() -> None:
+        held = 0
+        one, other = FakeBoard("g", "one", lambda: 0), FakeBoard("g", "other", lambda: held)
+        await heard(one, Totals(0, 2))
+        held = 5
+        assert await heard(one, Totals(5, 2)) < 2 * PUSH_INTERVAL_S + 0.4  # a busy machine's delay
+        await other.close()
+        assert await heard(one, Totals(0, 1)) < PUSH_INTERVAL_S + 0.4
+        await one.close()
+        one._heard_s -= SILENT_S
+        assert one.totals is None
+
+    asyncio.run(scenario())
 
 
 def test_a_board_that_answers_late_is_kept() -> None:
