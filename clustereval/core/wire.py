@@ -22,6 +22,8 @@ ROUTER_QUEUE_DEPTH: Final = "x-clustereval-router-queue-depth"
 """Requests that the router was holding without a replica when it took this one in."""
 ROUTER_WAIT_S: Final = "x-clustereval-router-wait-s"
 """From the ingress taking the request in until the replica began with it."""
+PROBE_NOTE: Final = "x-clustereval-probe-note"
+"""What the probe cannot observe where it runs, or may observe wrongly: a sentence for the user."""
 
 RESPONSE_COLUMNS: Final[dict[str, tuple[str, type]]] = {
     REPLICA_ID: ("replica_id", str),

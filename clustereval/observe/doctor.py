@@ -102,6 +102,7 @@ def explain(facts: TargetFacts, ray: RayFacts) -> list[Observation]:
         _cache(facts),
         _engine(facts),
         _pinning(facts, ray),
+        *_probe_notes(facts),
         _autoscaler(ray),
         _dashboard(ray),
         Observation(
@@ -260,6 +261,12 @@ def _pinning(facts: TargetFacts, ray: RayFacts) -> Observation:
         "on Ray Serve: PinningRouter; on Serve LLM: observe_app, without direct streaming"
         f" (docs/probe.md); {without}",
     )
+
+
+def _probe_notes(facts: TargetFacts) -> list[Observation]:
+    """Nothing where the probe has nothing to say of itself."""
+    change = "install versions that this probe was written for, or a newer probe; see its logs"
+    return [Observation("all that the probe can see", None, n, change) for n in facts.probe_notes]
 
 
 def _autoscaler(ray: RayFacts) -> Observation:

@@ -21,6 +21,7 @@ MAX_RANKS: Final = 16
 """Replicas beyond this many are not asked for one by one."""
 PIN_REPEATS: Final = 3
 """A target without pinning answers `rank:<n>` rightly by chance: once in 64 with two replicas."""
+_LONGEST_NOTE: Final = 500
 _ENOUGH_CHUNKS: Final = 8
 _LUMP: Final = 3
 """Where chunks come so many at a time, the last lump apart, they were held back."""
@@ -43,6 +44,9 @@ class TargetFacts(BaseModel):
     replicas: list[str] = Field(default_factory=list, description="ids of those that answered")
     pin_ranks: list[int] = Field(
         default_factory=list, description="ranks that answer when asked for; empty: no pinning"
+    )
+    probe_notes: list[str] = Field(
+        default_factory=list, description="what the probe says that it cannot observe there"
     )
     request_id_echoed: bool = False
     ttft_s: float | None = None
@@ -110,12 +114,16 @@ def inspect_target(target: Target, *, timeout_s: float = 30.0) -> TargetFacts:
         replica_count=seen.count,
         replicas=sorted(seen.replicas),
         pin_ranks=ranks,
+        probe_notes=sorted(seen.notes),
         request_id_echoed=all(a.headers.get(wire.REQUEST_ID) == a.request_id for a in answers),
         ttft_s=last.ttft_s,
         e2e_s=last.e2e_s,
         content_chunks=last.content_chunks,
         proxy=api.proxy and f"{api.proxy} ({api.proxy.variable})",
-        notes=_notes(last, models, api),
+        notes=[
+            *_notes(last, models, api),
+            *(f"the probe says of itself: {note}" for note in sorted(seen.notes)),
+        ],
     )
 
 
@@ -126,8 +134,11 @@ class _Seen:
     headers: set[str] = field(default_factory=set)
     replicas: set[str] = field(default_factory=set)
     count: int | None = None
+    notes: set[str] = field(default_factory=set)
 
     def add(self, answer: Answer) -> dict[str, Any]:
+        if note := " ".join(answer.headers.get(wire.PROBE_NOTE, "").split()):
+            self.notes.add(note[:_LONGEST_NOTE])
         probe = read_probe(answer.headers)
         self.headers |= {h for h, (column, _) in wire.RESPONSE_COLUMNS.items() if column in probe}
         if "replica_id" in probe:

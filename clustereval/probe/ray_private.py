@@ -40,19 +40,28 @@ def report(lost: str, found: str) -> None:
     )
 
 
-def note_other_version() -> None:
-    """Says once that another version is installed than the one that this was written for.
+def note_other_version(*names: str) -> None:
+    """Says once in this process that another version is installed than this was written for.
 
     The guards below see another *shape*, and whoever changed what a part means under the same shape
     passes them.
+
+    Args:
+        names: of :data:`EXPECTED`, those that this process uses; all of them if none is named.
     """
     other = [
         name
-        for name, expected in EXPECTED.items()
-        if (found := _version(name)) and found.split(".")[:2] != expected.split(".")
+        for name in names or EXPECTED
+        if (found := _version(name)) and found.split(".")[:2] != EXPECTED[name].split(".")
     ]
     if other:
         report("what is observed may be wrong", f"another version of {' and '.join(other)}")
+
+
+def shortcomings() -> str | None:
+    """All that was reported in this process, for a response header: without what was found, which
+    may hold any characters. ``None`` where there is nothing."""
+    return f"{'; '.join(sorted(_reported))} ({versions()})" if _reported else None
 
 
 def versions() -> str:
@@ -60,6 +69,7 @@ def versions() -> str:
     return ", ".join(f"{name} {_version(name) or 'not installed'}" for name in EXPECTED)
 
 
+@functools.cache
 def _version(name: str) -> str | None:
     for distribution in (name, f"{name}-cpu"):
         try:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from clustereval.core import attributes, wire
+from clustereval.probe import ray_private
 from clustereval.probe.board import Board
 from clustereval.probe.identity import Identity, current_rank, identify
 
@@ -85,6 +86,7 @@ class ReplicaProbe:
             ),
             wire.REPLICA_COUNT: None if totals is None else totals.replica_count,
             wire.KV_CACHE_USAGE: self._usage(),
+            wire.PROBE_NOTE: ray_private.shortcomings(),
         }
         return {name: value for name, value in values.items() if value is not None}
 

@@ -4,7 +4,8 @@
         request_router_class="clustereval.probe.router:PinningRouter"))
 
 Requests without the header are routed as ever. A pin whose replica is not there ends in a 503:
-falling back to another replica would be measured as that one.
+falling back to another replica would be measured as that one. Where no replica says its rank, there
+is no probe in them and nothing to measure: pins by rank are ignored then, as in any such app.
 
 :class:`PinningMixin` puts the same over any other router class.
 """
@@ -12,6 +13,7 @@ falling back to another replica would be measured as that one.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -21,7 +23,7 @@ from ray.serve.exceptions import BackPressureError
 
 from clustereval.core import wire
 from clustereval.probe import ray_private
-from clustereval.probe.travel import note_router_depth, pin_means
+from clustereval.probe.travel import RANK_PIN, note_router_depth, pin_means
 
 RANK_KEY = "rank"
 """Key of the rank in what the deployment's ``record_replica_metadata`` returns."""
@@ -33,6 +35,7 @@ EMPTY_S = 2.0
 TAKE_S = 60.0
 """A pinned replica that does not take a request for so long counts as gone."""
 _HEADER = wire.PIN.encode()
+_logger = logging.getLogger("clustereval.probe")
 
 
 class PinUnavailableError(BackPressureError):
@@ -42,7 +45,16 @@ class PinUnavailableError(BackPressureError):
     def __init__(self, pin: str, problem: str = "no running replica"):
         super().__init__(0, 0, 503)
         self.args = (pin, problem)
-        self._message = f"{wire.PIN}: {problem} {pin}"
+        self.pin_problem = f"{wire.PIN}: {problem} {pin}"
+
+    @property
+    def message(self) -> str:
+        """What Serve answers the client with. Kept as an attribute, since Ray's copy of an error
+        that crossed processes has other ``args`` and the attributes of this one."""
+        return self.pin_problem
+
+    def __str__(self) -> str:
+        return self.pin_problem
 
 
 class PinningMixin(ray_private.RouterHook):
@@ -53,6 +65,7 @@ class PinningMixin(ray_private.RouterHook):
     """
 
     _clustereval_held = 0
+    _clustereval_blind = False
 
     async def _clustereval_choose(
         self, arguments: Sequence[Any], ordinary: Callable[[], Awaitable[Any]]
@@ -61,11 +74,11 @@ class PinningMixin(ray_private.RouterHook):
         self._clustereval_held += 1
         try:
             pin = pin_of(arguments)
-            return await (ordinary() if pin is None else self._clustereval_pinned(pin))
+            return await (ordinary() if pin is None else self._clustereval_pinned(pin, ordinary))
         finally:
             self._clustereval_held -= 1
 
-    async def _clustereval_pinned(self, pin: str) -> Any:
+    async def _clustereval_pinned(self, pin: str, ordinary: Callable[[], Awaitable[Any]]) -> Any:
         router: Any = self
         started = time.monotonic()
         attempt = 0
@@ -79,14 +92,42 @@ class PinningMixin(ray_private.RouterHook):
                     return replica
                 if waited > TAKE_S:
                     raise PinUnavailableError(pin, f"not taken within {TAKE_S:g} s by replica")
+            elif running and is_rank(pin) and not any(map(says_rank, running)):
+                self._clustereval_note_blind()
+                return await ordinary()
             elif running or waited > EMPTY_S:
                 raise PinUnavailableError(pin)
             await asyncio.sleep(min(0.01 * 2**attempt, 0.25))
             attempt += 1
 
+    def _clustereval_note_blind(self) -> None:
+        if not self._clustereval_blind:
+            self._clustereval_blind = True
+            _logger.warning(
+                "pins by rank are not honoured: no replica of this deployment says its rank, so the"
+                " probe is not in its servers, or record_replica_metadata is missing"
+                " (docs/probe.md)"
+            )
 
-class PinningRouter(PinningMixin, ray_private.default_router_class()):  # type: ignore[misc]
+
+def pinning_over(router_class: Any) -> tuple[Any, ...]:
+    """The bases of a class with pinning over this one; without it, and with a line in the log of
+    this process, where this version of Ray has routers of another shape."""
+    ray_private.note_other_version("ray")
+    problem = ray_private.router_problem(router_class)
+    if problem is None:
+        return PinningMixin, router_class
+    ray_private.report("pins are not honoured", problem)
+    return (router_class,)
+
+
+class PinningRouter(*pinning_over(ray_private.default_router_class())):  # type: ignore[misc]
     """The power of two choices, Serve's default, except for pinned requests."""
+
+
+def is_rank(pin: str) -> bool:
+    """Whether a pin asks for a rank; any other asks for an id."""
+    return RANK_PIN.fullmatch(pin) is not None
 
 
 def is_pinned_to(replica: Any, pin: str) -> bool:
@@ -94,10 +135,19 @@ def is_pinned_to(replica: Any, pin: str) -> bool:
     return pin_means(pin, replica.replica_id.unique_id, _rank(replica))
 
 
+def says_rank(replica: Any) -> bool:
+    """Whether this replica records its rank for routers, as an observed one does."""
+    return any(key in said for said in _said(replica) for key in (OWN_RANK_KEY, RANK_KEY))
+
+
+def _said(replica: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a replica records: routing statistics, and metadata of its start."""
+    return getattr(replica, "routing_stats", None) or {}, replica.replica_metadata or {}
+
+
 def _rank(replica: Any) -> Any:
     """The latest that is known; ranks move when replicas of lower rank go."""
-    stats = getattr(replica, "routing_stats", None) or {}
-    metadata = replica.replica_metadata
+    stats, metadata = _said(replica)
     if OWN_RANK_KEY in stats:
         return stats[OWN_RANK_KEY]
     return metadata.get(OWN_RANK_KEY, metadata.get(RANK_KEY))

@@ -95,9 +95,13 @@ def take_ask(
     return ask, headers, positional, named
 
 
+RANK_PIN: Final = re.compile(r"rank:(\d+)")
+"""A pin by rank; any other pin is a replica's id."""
+
+
 def pin_means(pin: str, replica_id: Any, rank: Any) -> bool:
     """Whether a pin (``rank:<n>`` or a replica id) means the replica with this id and rank."""
-    asked = re.fullmatch(r"rank:(\d+)", pin)
+    asked = RANK_PIN.fullmatch(pin)
     return bool(rank == int(asked[1]) if asked is not None else replica_id == pin)
 
 

@@ -100,6 +100,7 @@ class StubApi:
     replicas: int = 0
     """Replicas that the probe's headers name; 0: no probe."""
     pins: bool = True
+    probe_note: str | None = None
     gap_s: float = 0.01
     override: Handle | None = None
     calls: list[Call] = field(default_factory=list)
@@ -147,6 +148,7 @@ class StubApi:
             "x-clustereval-rank": str(rank),
             "x-clustereval-replica-count": str(self.replicas),
             "x-clustereval-queue-depth": "0",
+            **({"x-clustereval-probe-note": self.probe_note} if self.probe_note else {}),
         }
 
 

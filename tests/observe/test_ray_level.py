@@ -274,7 +274,8 @@ def test_a_node_whose_logs_are_gone_costs_its_own_requests_alone(tmp_path: Path)
         observer.start()
         frame = observed(run, observer)
     assert frame.replica_id.iloc[::2].tolist() == ["r1"] * 10
-    assert frame.replica_id.iloc[1::2].isna().all()
+    assert frame.node_id.iloc[::2].tolist() == ["n1"] * 10
+    assert frame[["replica_id", "node_id"]].iloc[1::2].isna().all(axis=None)
     assert run.manifest.level == "ray"
     said = told(run)
     assert "replica r2 on node node-2-w" in said[0]

@@ -57,6 +57,19 @@ def test_a_probe_that_ignores_pins_has_no_pinning(replicas: int) -> None:
         assert inspect_target(_target(url)).pin_ranks == []
 
 
+def test_what_the_probe_says_that_it_cannot_see_is_told_by_run_and_doctor() -> None:
+    """Once, however many answers say it; a probe without trouble has no such line."""
+    note = "what is observed may be wrong (ray 2.61.0, vllm 0.29.0)"
+    for given in (note, None):
+        with serving(StubApi(replicas=2, probe_note=given, gap_s=0.0)) as url:
+            facts = inspect_target(_target(url))
+        assert [n for n in facts.notes if note in n] == [
+            f"the probe says of itself: {said}" for said in [given] if said
+        ]
+        lines = [line for line in explain(facts, RayFacts()) if line.detail == note]
+        assert [line.observed for line in lines] == ([False] if given else [])
+
+
 def test_a_target_that_sends_everything_at_once_is_told() -> None:
     """Server-side batching of the stream hides the time to first token."""
 

@@ -21,7 +21,7 @@ def rows(section: str) -> dict[str, list[str]]:
 def test_the_response_headers_are_exactly_the_declared_ones() -> None:
     """Each with the type that it is read as; none missing, none invented."""
     documented = rows("Response headers")
-    assert list(documented) == list(wire.RESPONSE_COLUMNS)
+    assert list(documented) == [*wire.RESPONSE_COLUMNS, wire.PROBE_NOTE]
     for name, (_, kind) in wire.RESPONSE_COLUMNS.items():
         assert documented[name][0].startswith(TYPES[kind])
 
@@ -34,4 +34,4 @@ def test_the_request_headers_are_exactly_the_declared_ones() -> None:
 def test_no_other_header_is_named() -> None:
     """A header in the text that no code knows would mislead whoever implements the format."""
     named = set(re.findall(r"x-clustereval-[a-z-]*[a-z]", TEXT))
-    assert named == {*wire.RESPONSE_COLUMNS, wire.PIN}
+    assert named == {*wire.RESPONSE_COLUMNS, wire.PROBE_NOTE, wire.PIN}

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from starlette.testclient import TestClient
 
 from clustereval.core import wire
-from clustereval.probe import ProbeMiddleware
-from clustereval.probe.board import SILENT_S, Board, BoardState, Totals
+from clustereval.probe import ProbeMiddleware, ray_private
+from clustereval.probe.board import PUSH_INTERVAL_S, SILENT_S, Board, BoardState, Totals
 from clustereval.probe.serve_llm.direct import EngineMiddleware
 
 
@@ -59,6 +61,22 @@ def test_outside_ray_the_headers_say_what_can_be_known() -> None:
     }
     assert headers[wire.QUEUE_DEPTH] == "0"
     assert 0 <= float(headers[wire.REPLICA_AGE_S]) < 60
+
+
+def test_what_cannot_be_observed_here_is_on_each_response(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the versions that are there, and without what was found: that may hold anything."""
+    monkeypatch.setattr(ray_private, "_reported", set())
+    monkeypatch.setattr(ray_private, "_version", {"ray": "2.61.0", "vllm": "0.29.0"}.get)
+    assert wire.PROBE_NOTE not in observed(app())
+    ray_private.report("KV-cache usage is not observed", "a list\r\nof lines")
+    ray_private.note_other_version("vllm")
+    expected = "KV-cache usage is not observed"
+    assert observed(app())[wire.PROBE_NOTE] == f"{expected} (ray 2.61.0, vllm 0.29.0)"
+    ray_private.note_other_version("ray")
+    expected += "; what is observed may be wrong"
+    assert observed(app())[wire.PROBE_NOTE] == f"{expected} (ray 2.61.0, vllm 0.29.0)"
 
 
 def test_kv_cache_usage_is_asked_of_the_app() -> None:
@@ -138,6 +156,43 @@ def test_the_board_sums_over_those_that_still_push() -> None:
     board.push("c", 2, now=SILENT_S + 0.2)
     board.leave("c")
     assert board.push("a", 1, now=SILENT_S + 0.3) == (0, 1)
+
+
+def test_what_a_sibling_holds_is_heard_within_two_pushes() -> None:
+    """The sibling's to the board, and one's own: half a second. What was heard counts for two
+    seconds where the board falls silent."""
+    assert (PUSH_INTERVAL_S, SILENT_S) == (0.25, 2.0)  # docs/probe.md and docs/observability.md
+    state = BoardState()
+
+    class FakeBoard(Board):
+        def _find_or_create(self) -> Any:
+            async def answer(*said: Any) -> Any:
+                return state.push(*said)
+
+            return SimpleNamespace(
+                push=SimpleNamespace(remote=answer),
+                leave=SimpleNamespace(remote=lambda who: asyncio.to_thread(state.leave, who)),
+            )
+
+    async def heard(board: Board, totals: Totals) -> float:
+        start = time.monotonic()
+        while board.totals != totals:
+            await asyncio.sleep(0.005)
+        return time.monotonic() - start
+
+    async def scenario() -> None:
+        held = 0
+        one, other = FakeBoard("g", "one", lambda: 0), FakeBoard("g", "other", lambda: held)
+        await heard(one, Totals(0, 2))
+        held = 5
+        assert await heard(one, Totals(5, 2)) < 2 * PUSH_INTERVAL_S + 0.4  # a busy machine's delay
+        await other.close()
+        assert await heard(one, Totals(0, 1)) < PUSH_INTERVAL_S + 0.4
+        await one.close()
+        one._heard_s -= SILENT_S
+        assert one.totals is None
+
+    asyncio.run(scenario())
 
 
 def test_a_board_that_answers_late_is_kept() -> None:

@@ -23,6 +23,13 @@ def replica(name: str, rank: int, stats: dict[str, Any] | None = None) -> Any:
     )
 
 
+def unobserved(name: str) -> Any:
+    """A replica of a server that nothing was put around."""
+    return SimpleNamespace(
+        replica_id=SimpleNamespace(unique_id=name), replica_metadata={}, full=False
+    )
+
+
 class FakeRouter:
     """As much of Serve's request router as is overridden and called."""
 
@@ -85,6 +92,58 @@ def test_a_pin_that_nobody_matches_ends_at_once() -> None:
             await routes._choose_replica_for_request(request("rank:1"))
 
     asyncio.run(scenario())
+
+
+def test_where_no_replica_says_its_rank_pins_by_rank_are_ignored(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The probe is not in these servers: they answer as they would without the router. That is
+    said once; ids are known all the same, and a pin to one that is not there is an error."""
+
+    async def scenario() -> None:
+        routes = Pinning(unobserved("a"), unobserved("b"))
+        for _ in range(2):
+            found = await routes._choose_replica_for_request(request("rank:1"))
+            assert found.replica_id.unique_id == "a"
+        assert (await routes._choose_replica_for_request(request("b"))).replica_id.unique_id == "b"
+        for pin in ("c", "rank:x"):
+            with pytest.raises(PinUnavailableError):
+                await routes._choose_replica_for_request(request(pin))
+
+    asyncio.run(scenario())
+    (record,) = caplog.records
+    assert "pins by rank are not honoured" in record.getMessage()
+
+
+def test_one_replica_that_says_its_rank_makes_pins_binding() -> None:
+    """While others of it start or are of an older version: never on a wrong one."""
+
+    async def scenario() -> None:
+        routes = Pinning(unobserved("a"), replica("b", 1))
+        assert (
+            await routes._choose_replica_for_request(request("rank:1"))
+        ).replica_id.unique_id == "b"
+        with pytest.raises(PinUnavailableError):
+            await routes._choose_replica_for_request(request("rank:0"))
+
+    asyncio.run(scenario())
+
+
+def test_a_router_of_another_shape_is_told_in_its_own_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its requests would pass the hook by, and pins be ignored in silence; it serves as ever."""
+    monkeypatch.setattr(ray_private, "_reported", set())
+    known = ray_private.default_router_class()
+    assert router.pinning_over(known) == (PinningMixin, known)
+
+    class NewRouter(known):  # type: ignore[misc, valid-type]
+        _choose_replica_for_request = None
+
+    for _ in range(2):
+        assert router.pinning_over(NewRouter) == (NewRouter,)
+    (record,) = caplog.records
+    assert "pins are not honoured: NewRouter has no coroutine" in record.getMessage()
 
 
 def test_a_replica_that_goes_while_a_request_waits_for_it_ends_the_wait() -> None:

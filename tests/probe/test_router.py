@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 from ray.serve._private.common import StreamingHTTPRequest
 
 from clustereval.core import wire
@@ -74,3 +75,12 @@ def test_the_error_survives_pickling() -> None:
     """It crosses processes on its way to the client."""
     error = pickle.loads(pickle.dumps(PinUnavailableError("rank:7")))
     assert (error.status_code, "rank:7" in error.message) == (503, True)
+
+
+def test_the_error_keeps_its_message_where_a_task_failed_with_it() -> None:
+    """Ray then raises one of another class, which is also ours: Serve answers with what it says."""
+    task_error = RayTaskError("choose", "traceback", PinUnavailableError("rank:7"))
+    error: Any = task_error.as_instanceof_cause()
+    assert isinstance(error, PinUnavailableError)
+    assert error.message == f"{wire.PIN}: no running replica rank:7"
+    assert error.status_code == 503

@@ -127,6 +127,19 @@ def test_what_the_server_observed_is_on_the_response(body: str) -> None:
     assert response.text == ("one two" if body == "stream" else "one ")
 
 
+def test_what_replica_and_ingress_cannot_observe_is_on_the_response(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each looks at what is installed where it runs; what both say is said once."""
+    monkeypatch.setattr(ray_private, "_reported", set())
+    monkeypatch.setattr(ray_private, "_version", {"ray": "2.61.0", "vllm": "0.29.0"}.get)
+    api, ingress = client()
+    own = "what is observed may be wrong (ray 2.61.0, vllm 0.29.0)"
+    for theirs, expected in ((None, own), (own, own), ("theirs", f"theirs; {own}")):
+        ingress.server.observed = {wire.PROBE_NOTE: theirs} if theirs else {}
+        assert api.post("/chat", content="stream").headers[wire.PROBE_NOTE] == expected
+
+
 def test_an_error_of_the_engine_names_its_replica() -> None:
     """The response is made by other middleware, long after the call of the server ended."""
     api, _ = client()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from clustereval.core import wire
+from clustereval.probe import ray_private
 from clustereval.probe.ray_private import SERVER_METHODS
 from clustereval.probe.replica import ReplicaProbe, Slot
 from clustereval.probe.router import OWN_RANK_KEY, PinUnavailableError
@@ -322,6 +323,23 @@ def test_a_probe_that_fails_costs_the_app_nothing(caplog: pytest.LogCaptureFixtu
 
     asyncio.run(scenario())
     assert caplog.text.count("no identity") == 1
+
+
+def test_another_version_is_said_by_the_replica_itself(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The app may have been built where another one is installed."""
+    monkeypatch.setattr(ray_private, "_reported", set())
+    monkeypatch.setattr(ray_private, "_version", {"ray": "2.60.0", "vllm": "0.30.0"}.get)
+
+    async def scenario() -> None:
+        server = await started()
+        items = [item async for item in await server.chat("x", info())]
+        said = "what is observed may be wrong (ray 2.60.0, vllm 0.30.0)"
+        assert items[0][OBSERVATION][wire.PROBE_NOTE] == said
+
+    asyncio.run(scenario())
+    assert caplog.text.count("another version of vllm") == 1
 
 
 def test_a_slot_is_given_back_once() -> None:

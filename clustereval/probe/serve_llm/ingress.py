@@ -29,11 +29,18 @@ class Passage:
 
     def keep(self, observed: Observed) -> None:
         """What can be true: the wait is the difference of two machines' clocks."""
-        kept = {name: value for name, value in observed.items() if name in wire.RESPONSE_COLUMNS}
+        known = {*wire.RESPONSE_COLUMNS, wire.PROBE_NOTE}
+        kept = {name: value for name, value in observed.items() if name in known}
         wait = kept.get(wire.ROUTER_WAIT_S)
         if wait is not None and not _lies(wait, 0, time.time() - self.arrived_s):
             del kept[wire.ROUTER_WAIT_S]
         self.observed = kept
+
+    def headers(self) -> Observed:
+        """What the response carries; what this process itself cannot do is said there too."""
+        notes = (self.observed.get(wire.PROBE_NOTE), ray_private.shortcomings())
+        said = dict.fromkeys(str(note) for note in notes if note)
+        return {**self.observed, **({wire.PROBE_NOTE: "; ".join(said)} if said else {})}
 
 
 def _lies(value: Any, low: float, high: float) -> bool:
@@ -58,7 +65,7 @@ class ObservationHeaders:
             if message["type"] == "http.response.start":
                 headers = [
                     (name.encode(), str(value).encode("latin-1", "replace"))
-                    for name, value in passage.observed.items()
+                    for name, value in passage.headers().items()
                 ]
                 message = {**message, "headers": [*message.get("headers", ()), *headers]}
             await send(message)
@@ -70,6 +77,7 @@ class ObservedIngress(ray_private.IngressAppHook):
     """First of the bases of an observed ingress class; the user's class comes after it."""
 
     def _clustereval_prepare(self, app: Any) -> None:
+        ray_private.note_other_version("ray")
         app.add_middleware(ObservationHeaders)
 
 

@@ -24,7 +24,8 @@ def observe_llm(config: Any) -> Any:
 
     Its server class and its request router, the user's own too, get the probe put before them. For
     the responses to carry what is observed, the app's ingress must be observed as well: see
-    :func:`observe_app`.
+    :func:`observe_app`. Not for Ray's builders of data-parallel and of disaggregated apps: they
+    choose the server class themselves, over the config's.
 
     Args:
         config: an ``LLMConfig``; not changed.

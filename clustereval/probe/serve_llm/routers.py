@@ -12,7 +12,7 @@ import sys
 import types
 from typing import Any
 
-from clustereval.probe.router import PinningMixin
+from clustereval.probe.router import pinning_over
 
 
 def observed_path(router_path: str) -> str:
@@ -25,7 +25,7 @@ def _over(name: str) -> Any:
     module, _, attribute = name.rpartition("/")
     base = getattr(importlib.import_module(module.replace("/", ".")), attribute)
     namespace = {"__module__": __name__, "__qualname__": name, "__doc__": base.__doc__}
-    return types.new_class(attribute, (PinningMixin, base), {}, lambda ns: ns.update(namespace))
+    return types.new_class(attribute, pinning_over(base), {}, lambda ns: ns.update(namespace))
 
 
 def serialize_whole(config: Any) -> None:

@@ -30,6 +30,7 @@ class ObservedServer:
     async def __init__(self, *args: Any, **kwargs: Any):  # type: ignore[misc]
         await _awaited(super().__init__(*args, **kwargs))
         try:
+            ray_private.note_other_version()  # the app may have been built elsewhere
             probe = self._clustereval_probe()
             probe.ready()
             probe.observe()  # finds its siblings and the engine's statistics
