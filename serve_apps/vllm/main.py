@@ -44,13 +44,20 @@ WARM_S: Final = 120.0
 """How long the first answer of a replica may take."""
 OTHER_CPUS: Final = 2
 """What Serve's ingress and its like take beside the replicas."""
+REPLICA_START_S: Final = 60.0
+"""What one replica may take of a core to start: it imports all of Ray and vLLM."""
+REPLICAS_PER_CORE: Final = 4
+"""How many replicas on CPUs may start on each core. With :data:`REPLICA_START_S` for each they take
+less than half of ``start_s``, so that what is accepted also gets ready on a machine that is busy.
+"""
 
 
 def start(launch: Launch) -> dict[str, Any]:
     """Starts cluster and application; returns where they are once every replica is warm."""
     planted = Planted(launch.faults)
-    settings = fitted(choose_preset(), os.cpu_count() or 1).override(launch.settings)
-    require_room(settings.app, settings.engine, gpus_here)
+    cores = os.cpu_count() or 1
+    settings = fitted(choose_preset(), cores).override(launch.settings)
+    require_room(settings.app, settings.engine, cores, gpus_here)
     from serve_apps.vllm.app import application
 
     started = time.monotonic()
@@ -94,10 +101,13 @@ def gpus_here() -> int:
     return int(torch.cuda.device_count())
 
 
-def require_room(app: AppSettings, engine: EngineSettings, gpus: Callable[[], int]) -> None:
+def require_room(
+    app: AppSettings, engine: EngineSettings, cores: int, gpus: Callable[[], int]
+) -> None:
     """Refuses what this machine cannot hold, before minutes are spent on trying.
 
     Args:
+        cores: how many the machine has, whatever Ray is told.
         gpus: says how many there are; asked only where some are needed.
 
     Raises:
@@ -110,6 +120,14 @@ def require_room(app: AppSettings, engine: EngineSettings, gpus: Callable[[], in
             f"{app.min_replicas} replicas need {cpus:g} CPUs",
             expected=f"at most {LOGICAL_CPUS}, which is what a local cluster is given",
             change="ask for fewer replicas",
+        )
+    most = cores * REPLICAS_PER_CORE
+    if app.hardware == "cpu" and app.min_replicas > most:
+        raise LocalAppError(
+            f"{app.min_replicas} replicas are to start on CPUs, of {cores} cores",
+            expected=f"at most {most}, which is {REPLICAS_PER_CORE} a core: each takes up to"
+            f" {REPLICA_START_S:g} s of one to start",
+            change="start with fewer (min_replicas), or on a machine with more cores",
         )
     needed_gpus = app.min_replicas * engine.tensor_parallel_size if app.hardware == "gpu" else 0
     if needed_gpus and (there := gpus()) < needed_gpus:
