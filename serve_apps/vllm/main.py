@@ -71,6 +71,7 @@ def start(launch: Launch) -> dict[str, Any]:
         "url": url,
         "dashboard": cluster.dashboard,
         "model": settings.model.name,
+        "notes": notes(settings.app, planted, cores),
         "cluster_s": round(clustered - started, 2),
         "serve_s": round(deployed - clustered, 2),
         "warm_s": round(time.monotonic() - deployed, 2),
@@ -92,6 +93,17 @@ def fitted(settings: Settings, cores: int) -> Settings:
         return settings
     most = max(app.min_replicas, min(app.max_replicas, cores))
     return settings.override({"app": {"max_replicas": most}})
+
+
+def notes(app: AppSettings, planted: Planted, cores: int) -> list[str]:
+    """What whoever planted the faults should know: those that cannot show on this machine."""
+    if not planted.autoscaling or app.max_replicas > app.min_replicas:
+        return []
+    return [
+        "the fault late_autoscaler cannot show here: the app starts with"
+        f" {app.min_replicas} replicas and may have no more (max_replicas; on CPUs one a core, here"
+        f" {cores}): use a machine with room for more, or --app simulated"
+    ]
 
 
 def gpus_here() -> int:

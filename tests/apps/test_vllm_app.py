@@ -17,6 +17,7 @@ from serve_apps.vllm.main import (
     REPLICA_START_S,
     REPLICAS_PER_CORE,
     fitted,
+    notes,
     require_room,
 )
 from serve_apps.vllm.settings import CPU, GPU, PRESETS, AppSettings, EngineSettings
@@ -154,3 +155,18 @@ def test_a_small_machine_is_not_asked_for_more_replicas_than_cores() -> None:
     assert fitted(CPU, 1).app.max_replicas == CPU.app.min_replicas
     assert fitted(CPU, 64) == CPU
     assert fitted(GPU, 1) == GPU
+
+
+@pytest.mark.parametrize(
+    ("fault", "cores", "noted"),
+    [
+        ("late_autoscaler", 2, True),
+        ("late_autoscaler", 3, False),
+        ("low_max_num_seqs", 2, False),
+    ],
+)
+def test_an_autoscaler_without_room_is_remarked_on(fault: str, cores: int, noted: bool) -> None:
+    """Where no replica can be asked for, none can be asked for late: a pass says nothing."""
+    said = notes(fitted(CPU, cores).app, Planted({fault: 1}), cores)
+    assert [f"{fault} cannot show here" in note for note in said] == [True] * noted
+    assert all("with 2 replicas and may have no more" in note for note in said)
