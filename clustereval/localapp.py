@@ -38,6 +38,7 @@ class Ready:
     url: str
     dashboard: str
     model: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class LocalApp:
         url: OpenAI-compatible base URL, e.g. ``http://127.0.0.1:41233/v1``.
         model: name to ask for.
         dashboard: URL of the Ray dashboard.
+        notes: what whoever asked for it should know of it, such as a fault that cannot show here.
         marker: what every process of the cluster carries in its environment.
     """
 
@@ -66,6 +68,7 @@ class LocalApp:
         self.url = ready.url
         self.model = ready.model
         self.dashboard = ready.dashboard
+        self.notes = ready.notes
 
     @classmethod
     def start(
@@ -236,7 +239,7 @@ def _said(value: dict[str, Any]) -> Ready | LocalAppError:
         return LocalAppError(
             value["found"], expected=value.get("expected"), change=value.get("change")
         )
-    return Ready(value["url"], value["dashboard"], value["model"])
+    return Ready(value["url"], value["dashboard"], value["model"], tuple(value.get("notes", ())))
 
 
 def _tail(log: Path, lines: int = 15) -> str:

@@ -290,6 +290,8 @@ def _find_target(run: Run, request: Request, stack: ExitStack, progress: Progres
                 settings=find_app(request.app).serving(all_models(run.manifest.scenario.tenants)),
             )
         )
+        for note in app.notes:
+            progress.note(note)
         changes = {
             "url": app.url,
             "model": request.model or app.model,

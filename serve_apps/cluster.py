@@ -1,9 +1,10 @@
 """The life of a local Ray cluster with one app in it: what every app's ``main`` shares.
 
 The process that runs :func:`run_app` owns the cluster. It prints one JSON line on its standard
-output, either where the app is once it answers, ``{"url": …, "dashboard": …, "model": …}``, or what
-was wrong, ``{"found": …, "expected": …, "change": …}``. It ends on SIGTERM or SIGINT, and when the
-process that started it is gone, and leaves nothing running.
+output, either where the app is once it answers, ``{"url": …, "dashboard": …, "model": …}``, with
+``notes`` where there is something to know of it, or what was wrong, ``{"found": …, "expected": …,
+"change": …}``. It ends on SIGTERM or SIGINT, and when the process that started it is gone, and
+leaves nothing running.
 """
 
 from __future__ import annotations

@@ -40,6 +40,8 @@ def serve(app: str, fault_specs: tuple[str, ...], otlp: str | None, port: int | 
         click.echo(f"target:        {local.url}")
         click.echo(f"model:         {local.model}")
         click.echo(f"ray dashboard: {local.dashboard}")
+        for note in local.notes:
+            click.echo(f"note: {note}", err=True)
         override = find_app(app).prompt_override
         click.echo(
             f"\nclustereval run prelaunch --target {local.url} --ray-dashboard {local.dashboard}"

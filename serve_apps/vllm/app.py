@@ -14,7 +14,7 @@ from ray.serve.llm import LLMConfig, build_openai_app
 from clustereval.probe.serve_llm import observe_app
 from serve_apps.faults import check_faults
 from serve_apps.vllm.faults import FAULTS, Planted
-from serve_apps.vllm.server import PlantedServer
+from serve_apps.vllm.server import PlantedServer, require_requests_pass
 from serve_apps.vllm.settings import CPU_ENVIRONMENT, PRESETS, Settings
 from serve_apps.vllm.tracing import traces_endpoint, vllm_environment
 
@@ -32,6 +32,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     Raises:
         ValueError: a name that is not known; lists those that are.
         ScenarioError: a fault that is not known, or a strength out of range.
+        LocalAppError: a fault that could have no effect with the installed version of Ray.
     """
     groups = dict(args)
     preset = groups.pop("preset", "gpu")
@@ -42,7 +43,13 @@ def build(args: dict[str, Any]) -> serve.Application:
 
 
 def application(settings: Settings, planted: Planted) -> serve.Application:
-    """The application for ``serve.run``, observed by the probe."""
+    """The application for ``serve.run``, observed by the probe.
+
+    Raises:
+        LocalAppError: a fault that could have no effect with the installed version of Ray.
+    """
+    if planted.on_requests:
+        require_requests_pass(" and ".join(planted.on_requests))
     return build_openai_app(observe_app({"llm_configs": [llm_config(settings, planted)]}))
 
 

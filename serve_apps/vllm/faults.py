@@ -72,6 +72,8 @@ FAULTS: Final = catalogue(
 
 LIVE: Final = ("perturbed_weights", "short_context", "kill_replica")
 """Faults that Serve can plant in running replicas, by a new ``user_config`` alone."""
+ON_REQUESTS: Final = ("short_context", "tenant_starvation", "kill_replica")
+"""Faults that act where requests pass: without that place they would be planted and do nothing."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Planted:
     """
 
     strengths: Mapping[str, float]
+
+    @property
+    def on_requests(self) -> tuple[str, ...]:
+        """Those of them that act where requests pass."""
+        return tuple(name for name in ON_REQUESTS if name in self.strengths)
 
     @property
     def engine_kwargs(self) -> dict[str, Any]:
@@ -138,6 +145,15 @@ class ReplicaFaults:
             keep_tokens=None if keep is None else int(keep),
             prefer_largest_tenant=bool(told.get("prefer_largest_tenant")),
             die_after_s=mine.get("kill_replica"),
+        )
+
+    @property
+    def act_on_requests(self) -> bool:
+        """Whether any of them acts where requests pass: :data:`ON_REQUESTS`."""
+        return (
+            self.keep_tokens is not None
+            or self.prefer_largest_tenant
+            or self.die_after_s is not None
         )
 
     def spared(self) -> ReplicaFaults:

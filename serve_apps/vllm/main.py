@@ -44,13 +44,20 @@ WARM_S: Final = 120.0
 """How long the first answer of a replica may take."""
 OTHER_CPUS: Final = 2
 """What Serve's ingress and its like take beside the replicas."""
+REPLICA_START_S: Final = 60.0
+"""What one replica may take of a core to start: it imports all of Ray and vLLM."""
+REPLICAS_PER_CORE: Final = 4
+"""How many replicas on CPUs may start on each core. With :data:`REPLICA_START_S` for each they take
+less than half of ``start_s``, so that what is accepted also gets ready on a machine that is busy.
+"""
 
 
 def start(launch: Launch) -> dict[str, Any]:
     """Starts cluster and application; returns where they are once every replica is warm."""
     planted = Planted(launch.faults)
-    settings = fitted(choose_preset(), os.cpu_count() or 1).override(launch.settings)
-    require_room(settings.app, settings.engine, gpus_here)
+    cores = os.cpu_count() or 1
+    settings = fitted(choose_preset(), cores).override(launch.settings)
+    require_room(settings.app, settings.engine, cores, gpus_here)
     from serve_apps.vllm.app import application
 
     started = time.monotonic()
@@ -64,6 +71,7 @@ def start(launch: Launch) -> dict[str, Any]:
         "url": url,
         "dashboard": cluster.dashboard,
         "model": settings.model.name,
+        "notes": notes(settings.app, planted, cores),
         "cluster_s": round(clustered - started, 2),
         "serve_s": round(deployed - clustered, 2),
         "warm_s": round(time.monotonic() - deployed, 2),
@@ -87,6 +95,17 @@ def fitted(settings: Settings, cores: int) -> Settings:
     return settings.override({"app": {"max_replicas": most}})
 
 
+def notes(app: AppSettings, planted: Planted, cores: int) -> list[str]:
+    """What whoever planted the faults should know: those that cannot show on this machine."""
+    if not planted.autoscaling or app.max_replicas > app.min_replicas:
+        return []
+    return [
+        "the fault late_autoscaler cannot show here: the app starts with"
+        f" {app.min_replicas} replicas and may have no more (max_replicas; on CPUs one a core, here"
+        f" {cores}): use a machine with room for more, or --app simulated"
+    ]
+
+
 def gpus_here() -> int:
     """How many GPUs this process may use."""
     import torch
@@ -94,10 +113,13 @@ def gpus_here() -> int:
     return int(torch.cuda.device_count())
 
 
-def require_room(app: AppSettings, engine: EngineSettings, gpus: Callable[[], int]) -> None:
+def require_room(
+    app: AppSettings, engine: EngineSettings, cores: int, gpus: Callable[[], int]
+) -> None:
     """Refuses what this machine cannot hold, before minutes are spent on trying.
 
     Args:
+        cores: how many the machine has, whatever Ray is told.
         gpus: says how many there are; asked only where some are needed.
 
     Raises:
@@ -110,6 +132,14 @@ def require_room(app: AppSettings, engine: EngineSettings, gpus: Callable[[], in
             f"{app.min_replicas} replicas need {cpus:g} CPUs",
             expected=f"at most {LOGICAL_CPUS}, which is what a local cluster is given",
             change="ask for fewer replicas",
+        )
+    most = cores * REPLICAS_PER_CORE
+    if app.hardware == "cpu" and app.min_replicas > most:
+        raise LocalAppError(
+            f"{app.min_replicas} replicas are to start on CPUs, of {cores} cores",
+            expected=f"at most {most}, which is {REPLICAS_PER_CORE} a core: each takes up to"
+            f" {REPLICA_START_S:g} s of one to start",
+            change="start with fewer (min_replicas), or on a machine with more cores",
         )
     needed_gpus = app.min_replicas * engine.tensor_parallel_size if app.hardware == "gpu" else 0
     if needed_gpus and (there := gpus()) < needed_gpus:

@@ -13,8 +13,24 @@ from ray.serve.llm.deployment import LLMServer
 
 from clustereval.core import wire
 from serve_apps.vllm.faults import ReplicaFaults, TenantPriority
+from serve_apps.vllm.hooks import require_hook
 
 TENANT_HEADER = "x-tenant"
+
+
+def require_requests_pass(lost: str) -> None:
+    """Refuses faults that act on requests where Ray's server does not pass them on as expected.
+
+    Raises:
+        LocalAppError: with what was looked for.
+    """
+    require_hook(
+        LLMServer,
+        "_run_request",
+        called_by=("chat", "completions"),
+        takes=("request", "raw_request_info"),
+        lost=lost,
+    )
 
 
 class PlantedServer(LLMServer):
@@ -34,8 +50,13 @@ class PlantedServer(LLMServer):
         Args:
             user_config: :attr:`serve_apps.vllm.faults.Planted.user_config`.
             rank: the replica's; being named here is what subscribes to it.
+
+        Raises:
+            LocalAppError: a fault that could have no effect with this version of Ray.
         """
         faults = ReplicaFaults.read(user_config, getattr(rank, "rank", None))
+        if faults.act_on_requests:
+            require_requests_pass("the faults of this replica")
         if faults.die_after_s is not None and not self._is_told and _is_replacement():
             faults = faults.spared()
         self._is_told = True

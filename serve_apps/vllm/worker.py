@@ -27,8 +27,11 @@ class PerturbableWeights:
         Noise set before is replaced: the first time, a copy of the clean weights is kept. This
         takes the model's memory again, or twice that: it is meant for small models.
 
+        On a CPU only the noise on the embedding has any effect: vLLM 0.29 multiplies with packed
+        copies of the other matrices, which are not to be had here.
+
         Returns:
-            How many matrices have noise now.
+            How many matrices that vLLM has kept have noise now.
         """
         import torch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +14,9 @@ from click.testing import CliRunner
 from clustereval.cli import cli
 from clustereval.core.checks import Checks
 from clustereval.core.errors import LocalAppError, ScenarioError
-from clustereval.localapp import LocalApp
-from clustereval.pipeline import note_unknown_prompts
+from clustereval.localapp import LocalApp, Ready, _said
+from clustereval.pipeline import _find_target, note_unknown_prompts
+from clustereval.rundir import Target
 from serve_apps import registry
 from serve_apps.faults import Fault
 from serve_apps.registry import APPS
@@ -99,6 +101,28 @@ def test_what_an_app_says_of_its_start_reaches_the_caller(
     error = caught.value
     assert error.found.startswith("found no room; the end of its log:")
     assert (error.expected, error.change) == ("room", "make room")
+
+
+@pytest.mark.process
+def test_what_an_app_notes_at_its_start_reaches_whoever_runs_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A run shows it before the load; an app that has nothing to say says nothing."""
+    noting = replace(APPS["simulated"], module="tests.apps.noting")
+    monkeypatch.setattr(registry, "APPS", {"simulated": noting})
+    run = SimpleNamespace(
+        manifest=SimpleNamespace(
+            target=Target(url="", model=""), scenario=SimpleNamespace(prompt_sets={}, tenants=[])
+        ),
+        path=lambda name: tmp_path / name,
+        update_manifest=lambda **changes: None,
+    )
+    request = SimpleNamespace(app="simulated", faults={}, otlp=None, model=None, ray_dashboard=None)
+    display = Quiet()
+    with ExitStack() as stack:
+        _find_target(run, request, stack, display)  # type: ignore[arg-type]
+    assert display.notes == ["it is a toy"]
+    assert _said({"url": "u", "dashboard": "d", "model": "m"}) == Ready("u", "d", "m", ())
 
 
 def test_unknown_settings_are_named_with_the_known_ones() -> None:

@@ -13,7 +13,13 @@ from clustereval.core.errors import LocalAppError
 from serve_apps.faults import check_faults
 from serve_apps.registry import APPS
 from serve_apps.vllm.faults import FAULTS, LIVE, ODD_RANK, Planted, ReplicaFaults, TenantPriority
-from serve_apps.vllm.main import fitted, require_room
+from serve_apps.vllm.main import (
+    REPLICA_START_S,
+    REPLICAS_PER_CORE,
+    fitted,
+    notes,
+    require_room,
+)
 from serve_apps.vllm.settings import CPU, GPU, PRESETS, AppSettings, EngineSettings
 
 FOLDER = Path(serve_apps.vllm.__file__).parent
@@ -80,8 +86,8 @@ def test_what_a_machine_cannot_hold_is_refused_with_the_numbers(
     """Before minutes are spent on trying; what fits is not."""
     two_each = EngineSettings(tensor_parallel_size=2)
     with pytest.raises(LocalAppError, match=said):
-        require_room(app, two_each, lambda: 4)
-    require_room(AppSettings(min_replicas=2), two_each, lambda: 4)
+        require_room(app, two_each, 64, lambda: 4)
+    require_room(AppSettings(min_replicas=2), two_each, 64, lambda: 4)
 
 
 def test_without_gpus_nobody_is_asked_for_them() -> None:
@@ -90,7 +96,26 @@ def test_without_gpus_nobody_is_asked_for_them() -> None:
     def ask() -> int:
         raise AssertionError("asked")
 
-    require_room(AppSettings(hardware="cpu", replica_gib=0.001), EngineSettings(), ask)
+    require_room(AppSettings(hardware="cpu", replica_gib=0.001), EngineSettings(), 2, ask)
+
+
+def test_replicas_that_the_cores_would_start_too_slowly_are_refused() -> None:
+    """Whatever Ray was told of CPUs, the machine's own cores start them, some on each."""
+    most = 2 * REPLICAS_PER_CORE
+    require_room(AppSettings(hardware="cpu", min_replicas=most), EngineSettings(), 2, lambda: 0)
+    for many in (most + 1, 12):
+        app = AppSettings(hardware="cpu", min_replicas=many)
+        with pytest.raises(LocalAppError, match="start on CPUs") as caught:
+            require_room(app, EngineSettings(), 2, lambda: 0)
+        assert caught.value.found == f"{many} replicas are to start on CPUs, of 2 cores"
+        assert "at most 8, which is 4 a core" in (caught.value.expected or "")
+        assert "min_replicas" in (caught.value.change or "")
+    require_room(AppSettings(min_replicas=12), EngineSettings(), 2, lambda: 12)
+
+
+def test_so_many_replicas_a_core_start_within_the_limit() -> None:
+    """What is accepted has the time that it takes."""
+    assert CPU.app.start_s / 2 >= REPLICAS_PER_CORE * REPLICA_START_S
 
 
 def test_whoever_starts_the_app_waits_for_longer_than_the_app_itself() -> None:
@@ -130,3 +155,18 @@ def test_a_small_machine_is_not_asked_for_more_replicas_than_cores() -> None:
     assert fitted(CPU, 1).app.max_replicas == CPU.app.min_replicas
     assert fitted(CPU, 64) == CPU
     assert fitted(GPU, 1) == GPU
+
+
+@pytest.mark.parametrize(
+    ("fault", "cores", "noted"),
+    [
+        ("late_autoscaler", 2, True),
+        ("late_autoscaler", 3, False),
+        ("low_max_num_seqs", 2, False),
+    ],
+)
+def test_an_autoscaler_without_room_is_remarked_on(fault: str, cores: int, noted: bool) -> None:
+    """Where no replica can be asked for, none can be asked for late: a pass says nothing."""
+    said = notes(fitted(CPU, cores).app, Planted({fault: 1}), cores)
+    assert [f"{fault} cannot show here" in note for note in said] == [True] * noted
+    assert all("with 2 replicas and may have no more" in note for note in said)

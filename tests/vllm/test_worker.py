@@ -49,3 +49,30 @@ def test_noise_replaces_the_noise_before_and_can_be_taken_off() -> None:
     assert all(bool((weight == clean[name]).all()) for name, weight in model.named_parameters())
     made.perturb_weights(0.5)
     assert all(bool((weight == first[name]).all()) for name, weight in model.named_parameters())
+
+
+def test_on_a_cpu_noise_reaches_the_embedding_alone() -> None:
+    """vLLM multiplies with packed copies of the other matrices and empties what it packed, except
+    for the head, whose weights it keeps and does not use: what the documents say of the fault."""
+    import torch
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+    embedding, linear, head = (
+        torch.nn.Embedding(50, 128),
+        torch.nn.Linear(128, 64, bias=False),
+        torch.nn.Linear(64, 64, bias=False),
+    )
+    model = torch.nn.ModuleList([embedding, linear, head]).requires_grad_(False)
+    dispatch_cpu_unquantized_gemm(linear, remove_weight=True)
+    dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+    made = PerturbableWeights()
+    made.model_runner = SimpleNamespace(get_model=lambda: model)
+
+    def through(layer: Any, width: int) -> Any:
+        return layer.cpu_linear(torch.ones(2, width), layer.weight, None)
+
+    before = embedding.weight.clone(), through(linear, 128), through(head, 64)
+    made.perturb_weights(0.6)
+    assert not torch.equal(embedding.weight, before[0])
+    assert torch.equal(through(linear, 128), before[1])
+    assert torch.equal(through(head, 64), before[2])
