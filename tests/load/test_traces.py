@@ -144,6 +144,20 @@ def test_a_plain_csv_may_have_dates_and_semicolons(tmp_path: Path) -> None:
     assert trace.rows["label"].tolist() == ["a", "b"]
 
 
+def test_the_header_says_what_separates_the_columns(tmp_path: Path) -> None:
+    """Whatever stands in the rows: a label may hold more commas than there are semicolons."""
+    trace = read_trace(save(tmp_path / "t", ["time_s;tenant", '1;"a,b,c"', "2;d,e,f,g"]))
+    assert trace.rows["label"].tolist() == ["a,b,c", "d,e,f,g"]
+
+
+def test_a_plain_header_with_a_wrong_time_is_told_its_name(tmp_path: Path) -> None:
+    """Columns of a plain CSV are not taken for another publisher's because of their time."""
+    path = save(tmp_path / "t", ["timestamp,input_tokens,output_tokens", "1,2,3"])
+    with pytest.raises(TraceFileError, match="plain CSV") as error:
+        read_trace(path)
+    assert "rename timestamp to time_s" in str(error.value)
+
+
 def test_burstgpt_may_have_further_columns(tmp_path: Path) -> None:
     """Columns that later releases added change nothing."""
     header = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens"
@@ -185,6 +199,7 @@ BAD = {
     "empty": ([""], "is empty"),
     "no trace": (["# a heading"], "no known trace"),
     "missing column": (["TIMESTAMP,ContextTokens", "x,1"], "lacks the column generatedtokens"),
+    "column twice": (["time_s,tenant,Tenant", "1,a,b"], ":1: the column tenant twice"),
     "header alone": (["time_s"], "without a single request"),
     "short line": ([*plain([Asked(0, 1, 1)]), "3.0,4"], ":3: 2 columns"),
     "no number": (["time_s,input_tokens", "0,ten"], ":2: input_tokens is 'ten'"),
