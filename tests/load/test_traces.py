@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from clustereval.core.errors import TraceFileError
 from clustereval.load.traces import lines as lines_module
+from clustereval.load.traces import otel as otel_module
 from clustereval.load.traces import read_trace
 from clustereval.load.traces import table as table_module
 from tests.support.traces import (
@@ -182,6 +183,23 @@ def test_one_request_is_one_row_however_many_spans_tell_of_it(tmp_path: Path) ->
     assert trace.t_s.tolist() == pytest.approx([0.0, 0.009], abs=1e-6)
     assert trace.rows["label"].tolist() == ["gateway", "gateway"]
     assert any("2 × span that asks no model" in note for note in trace.notes)
+
+
+def test_too_many_spans_are_refused_while_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of few requests among many spans without a parent is read; one of more than is
+    remembered is refused at the line where it is too much, not when memory is gone at its end."""
+    monkeypatch.setattr(otel_module, "MAX_SPANS", 3)
+    other = [json.dumps(export([{"traceId": f"t{i}", "spanId": f"s{i}"}])) for i in range(9)]
+    asked = [json.dumps(export([span(Asked(i, 1, 1), i)])) for i in range(5)]
+    assert len(read_trace(save(tmp_path / "few", [*other, *asked[:3]]))) == 3
+    with pytest.raises(TraceFileError, match=":5: more than 3 requests"):
+        read_trace(save(tmp_path / "many", [*asked, "{ no JSON"]))
+    inner = {"traceId": "t", "parentSpanId": "p"}
+    deep = [json.dumps(export([{**inner, "spanId": f"s{i}"}])) for i in range(9)]
+    with pytest.raises(TraceFileError, match=":4: more than 3 requests"):
+        read_trace(save(tmp_path / "deep", [*deep, "{ no JSON"]))
 
 
 def test_the_older_names_of_usage_are_known(tmp_path: Path) -> None:
