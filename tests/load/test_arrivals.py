@@ -359,8 +359,10 @@ def test_plans_that_make_no_sense_are_refused() -> None:
     """No request at all, or millions, is a mistyped scenario and is said to be."""
     with pytest.raises(ScenarioError, match="plans no request"):
         plan([stream("t", rate=1e-9)])
-    with pytest.raises(ScenarioError, match="mistyped"):
+    with pytest.raises(ScenarioError, match="mistyped") as error:
         plan([stream("t", rate=1e7)])
+    assert "160 GB" in str(error.value), "what it would take, for whoever meant it"
+    assert "several runs" in str(error.value)
     with pytest.raises(ValueError, match="salt"):
         make_plan(loaded([sweep()]), seed=1, salt="a b", replicas=None)
 
