@@ -36,6 +36,10 @@ from clustereval.core.scenario import Scenario
 
 T = TypeVar("T")
 
+ROW_GROUP = 5_000
+"""Rows of the plan that lie together. Who reads it row by row holds one row group of it, and waits
+about 1 ms for the next."""
+
 RAW_RESPONSES = "raw/responses.jsonl"
 """One JSON object per ended arrival, appended by the load process as they end. Where there are
 several, each has a file of its own, see :func:`raw_responses`; this one then holds the arrivals
@@ -182,7 +186,11 @@ class Run:
     def write_table(self, table: Table, frame: pd.DataFrame) -> None:
         """Writes ``frame`` as one of the declared tables, whole or not at all."""
         arrow = table.conform(frame)
-        self._replace(table.file, lambda path: pq.write_table(arrow, path, compression="zstd"))
+        size = ROW_GROUP if table is PLAN else None
+        self._replace(
+            table.file,
+            lambda path: pq.write_table(arrow, path, compression="zstd", row_group_size=size),
+        )
         # A table that was read before must not outlive the file that it was read from.
         self.__dict__.pop(Path(table.file).stem, None)
 

@@ -35,6 +35,8 @@ from clustereval.load.users import (
 
 MAX_ARRIVALS = 5_000_000
 """A plan beyond this is taken for a mistyped rate, not planned until memory ends."""
+_ROW_BYTES = 800
+"""Memory that a request takes while the plan is made, at its highest: measured, without traces."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,10 @@ def make_plan(
     return with_identity(plan.reset_index(drop=True), loaded.prompts, salt)
 
 
+def _gigabytes(requests: float) -> str:
+    return f"about {requests * _ROW_BYTES / 1e9:.3g} GB"
+
+
 class _Planner:
     """Arrivals of one phase after another; holds what they have in common."""
 
@@ -169,8 +175,10 @@ class _Planner:
         if not math.isfinite(total) or total > MAX_ARRIVALS:
             raise ScenarioError(
                 f"scenario {scenario.name!r} plans about {total:.3g} requests",
-                expected=f"at most {MAX_ARRIVALS:,}",
-                change="look for a mistyped rate or duration_s",
+                expected=f"at most {MAX_ARRIVALS:,}: planning takes memory, for so many "
+                f"{_gigabytes(total)}",
+                change="look for a mistyped rate or duration_s; if it is meant, make several runs "
+                "of it, each of a part",
             )
 
     def _parts(self, phase: Phase, length_s: float) -> Iterator[pd.DataFrame]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from clustereval.core.errors import RunFolderError
 from clustereval.load.rows import ARRIVAL_COLUMNS, Arrival, arrivals_from
 from clustereval.load.shares import WHOLE, Share
+from clustereval.rundir import ROW_GROUP
 
 _BATCH: Final = 256
 """Rows read at once: about 0.1 ms of the event loop's time."""
@@ -63,7 +64,7 @@ class PlanFile:
             schema = pa.schema([file.schema_arrow.field(name) for name in there])
         with pq.ParquetWriter(to, schema, compression="zstd") as writer:
             for batch in self._batches(there, _COUNTED):
-                writer.write_batch(batch)
+                writer.write_batch(batch, row_group_size=ROW_GROUP)
 
     def _count(self) -> None:
         last_s = -math.inf
@@ -90,10 +91,17 @@ class PlanFile:
             talks = _CONVERSATION in names
             read = [*wanted, _CONVERSATION] if talks else wanted
             first = 0
-            for batch in file.iter_batches(size, columns=read, use_threads=False):
+            for batch in _grouped(file, size, read):
                 if self._share.of > 1:
                     of = batch.column(_CONVERSATION).to_pylist() if talks else [None] * len(batch)
                     mine = self._share.holds(first, of)
                     first += len(batch)
                     batch = batch.filter(pa.array(mine))
                 yield batch.select(wanted)
+
+
+def _grouped(file: pq.ParquetFile, size: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """All rows, with no more than one row group in memory: asked for all of them at once, the
+    reader keeps something of each."""
+    for group in range(file.num_row_groups):
+        yield from file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from clustereval.core.in_flight import MAX_IN_FLIGHT
 from clustereval.core.scenario import Request
 from clustereval.load.histogram import Histogram
 from clustereval.load.rows import INTERRUPTED, Arrival, Cancelled, Row, dropped
@@ -169,7 +170,7 @@ class Replay:
             self._drop(arrival, "deadline", limit)
         elif len(self._open) >= self._limits.max_in_flight:
             limit = f"{len(self._open)} in flight, max_in_flight is {self._limits.max_in_flight}"
-            self._drop(arrival, "max_in_flight", limit)
+            self._drop(arrival, MAX_IN_FLIGHT, limit)
         else:
             others = len(self._open)
             self._open[arrival.request_id] = arrival

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from clustereval.core.columns import PLAN, RESPONSE_FIELDS
+from clustereval.core.in_flight import MAX_IN_FLIGHT, PROCESS_IN_FLIGHT
 from clustereval.core.looks import STOPPED_EARLY
 from clustereval.core.padding import Wish, wish_of
 from clustereval.core.sessions import TURN_FAILED
@@ -37,7 +38,8 @@ ERROR_TYPES: Final[dict[str, str]] = {
     "stall": "timeout: no further chunk within `stall_s`",
     "connect_timeout": "timeout: no connection",
     "deadline": "dropped: more than `deadline_s` late, so not sent",
-    "max_in_flight": "dropped: `max_in_flight` were in flight, so not sent",
+    MAX_IN_FLIGHT: "dropped: `max_in_flight` were in flight, so not sent",
+    PROCESS_IN_FLIGHT: "dropped: its load process was full while others had room, so not sent",
     TURN_FAILED: "dropped: the conversation's turn before it got no answer, so not sent",
     INTERRUPTED: "dropped: the run was stopped before, or while, it was sent",
     STOPPED_EARLY: "dropped: a look decided, so the run was stopped before, or while, it was sent",

@@ -158,7 +158,7 @@ class Session:
         self.replay: Loop
         if part.at_once is None:
             whole = run.manifest.scenario.request
-            most = part.share.part(whole.max_in_flight)
+            most = part.share.room(whole.max_in_flight)
             limits = whole.model_copy(update={"max_in_flight": most})
             self.replay = Replay(
                 plan, clock=clock, tasks=tasks, send=send, record=self._record, limits=limits

@@ -6,12 +6,16 @@ whole. A conversation stays together, since only who has an answer can send the 
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+_SIGMAS: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,16 @@ class Share:
     def part(self, whole: int) -> int:
         """This share's part of a number: parts differ by one at most, and add up."""
         return whole // self.of + (self.number < whole % self.of)
+
+    def room(self, whole: int) -> int:
+        """Of a limit on what is in flight, how much this share may have at a time.
+
+        More than its part, since what is in flight falls to the processes by chance: binomially,
+        with a variance of ``whole / of · (1 - 1 / of)``. A process that had its part only would
+        drop arrivals while others are free. In return all together may exceed the limit by as much.
+        """
+        mean = whole / self.of
+        return min(math.ceil(mean + _SIGMAS * math.sqrt(mean * (1 - 1 / self.of))), whole)
 
 
 WHOLE = Share()

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from clustereval.core.in_flight import MAX_IN_FLIGHT
 from clustereval.core.sessions import ANSWERS, TURN_FAILED
 from clustereval.load.rows import Arrival, Row
 
-_TARGETS: Final = frozenset({TURN_FAILED, "max_in_flight"})
+_TARGETS: Final = frozenset({TURN_FAILED, MAX_IN_FLIGHT})
 """Arrivals that were not sent because of the target. All others were not because of us."""
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 
 from clustereval.core.columns import bucket
+from clustereval.core.in_flight import MAX_IN_FLIGHT, PROCESS_IN_FLIGHT
 from clustereval.core.inputs import to_be_cancelled
 from clustereval.core.scenario import Buckets
+from clustereval.core.sessions import TURN_FAILED
 from clustereval.observe.handover import leaked
 from clustereval.observe.warmth import cold
 
@@ -26,6 +28,29 @@ def count_in_flight(frame: pd.DataFrame) -> None:
     at = sent.fillna(end)[known].to_numpy(float)
     others = np.searchsorted(begun, at, "right") - np.searchsorted(ended, at, "right")
     frame.loc[known, "in_flight"] = np.maximum(others - sent.notna()[known].to_numpy(int), 0)
+
+
+def name_full_processes(frame: pd.DataFrame, max_in_flight: int) -> None:
+    """Names, in place, the arrivals that one load process had no room for though all together had,
+    and the turns that were lost with them: the target has no part in it.
+
+    Args:
+        frame: load columns, ``in_flight`` counted over all processes.
+        max_in_flight: of the scenario.
+    """
+    told = frame["error_type"].eq(MAX_IN_FLIGHT).fillna(False).astype(bool)
+    ours = told & (frame["in_flight"] < max_in_flight).fillna(False).astype(bool)
+    if not ours.any():
+        return
+    count = frame.loc[ours, "in_flight"].astype(str)
+    frame.loc[ours, "error_detail"] = (
+        "its process was full with " + count + f" in flight in all, max_in_flight {max_in_flight}"
+    )
+    frame.loc[ours, "error_type"] = PROCESS_IN_FLIGHT
+    # After the first turn that is lost, all of a conversation's are, for the same reason.
+    talks = frame.loc[ours, "conversation_id"].dropna().unique()
+    turns = frame["conversation_id"].isin(talks) & frame["error_type"].eq(TURN_FAILED).fillna(False)
+    frame.loc[turns.astype(bool), "error_type"] = PROCESS_IN_FLIGHT
 
 
 def add_derived(frame: pd.DataFrame, buckets: Buckets) -> None:

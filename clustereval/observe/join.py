@@ -18,7 +18,12 @@ from clustereval.core.columns import CLUSTER, PLAN, REQUESTS
 from clustereval.core.looks import STOPPED_EARLY
 from clustereval.core.scenario import Scenario
 from clustereval.observe.clusterview import cluster_rows
-from clustereval.observe.derive import add_derived, add_marks, count_in_flight
+from clustereval.observe.derive import (
+    add_derived,
+    add_marks,
+    count_in_flight,
+    name_full_processes,
+)
 from clustereval.observe.patterns import traffic_patterns
 from clustereval.observe.placement import (
     Deployment,
@@ -129,6 +134,7 @@ def join_rows(raw: RawRun, scenario: Scenario) -> Joined:
         _name_needless(frame, raw.until_s)
     if raw.several:
         count_in_flight(frame)
+        name_full_processes(frame, scenario.request.max_in_flight)
     access, samples = access_frame(raw.access), sample_frame(raw.samples)
     if raw.t0_unix_s is not None:
         access = timed(access, frame["end_s"].dropna() + raw.t0_unix_s)

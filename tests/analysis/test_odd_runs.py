@@ -117,6 +117,15 @@ def test_a_target_that_lets_requests_pile_up_fails_the_verdict() -> None:
     assert [f for f in findings.of("fidelity") if f.metric == "failed" and f.status is Status.FAIL]
 
 
+def test_a_load_process_without_room_makes_the_run_invalid() -> None:
+    """Others of the load generator's processes had room: the target is not to blame, and the
+    remedy says what to change."""
+    findings = judged(0.2, "process_in_flight")
+    assert findings.verdict.outcome is Outcome.INVALID
+    (dropped,) = [f for f in findings.of("run_health") if f.metric == "dropped"]
+    assert "fewer processes" in (dropped.remedy or "")
+
+
 def test_a_client_that_comes_too_late_makes_the_run_invalid() -> None:
     """Arrivals dropped because the load generator was late say nothing of the target."""
     assert judged(0.2, "deadline").verdict.outcome is Outcome.INVALID

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import gamma as gamma_law
+from scipy.stats import poisson
 
-from clustereval.core.arrivals import Gamma, Poisson, Ramp, Spike
+from clustereval.core.arrivals import Constant, Gamma, Poisson, Ramp, Spike, Steps
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import ScenarioError
 from clustereval.core.prompts import Message, Prompt, PromptLibrary
@@ -160,7 +162,47 @@ processes = st.one_of(
         every_s=st.floats(2, 30),
         first_s=st.floats(0, 50),
     ),
+    st.builds(Constant, process=st.just("constant"), rate=st.floats(0.01, 50)),
+    st.builds(
+        Steps,
+        process=st.just("steps"),
+        rates=st.lists(st.floats(0.01, 50), min_size=1, max_size=5),
+        spacing=st.sampled_from(["poisson", "constant"]),
+    ),
 )
+
+
+def count_bounds(process: Any, duration_s: float) -> tuple[float, float]:
+    """Between which the number of arrivals lies but for a chance of 1 in 500 million: 6 sigma of a
+    normal variable, by the process' own law, for small counts are skewed.
+
+    A Poisson count by its quantiles. Of gamma gaps, k arrivals mean that k gaps fit into the
+    phase, and a sum of gamma variables is one. Even gaps: what rounds, in each step.
+    """
+    mean, rare = expected_count(process, duration_s), 1e-9
+    match process:
+        case Constant() | Steps(spacing="constant"):
+            parts = len(process.each) if isinstance(process, Steps) else 1
+            return mean - 1e-6, mean + parts
+        case Gamma(burstiness=burstiness):
+            # The first wait is something between nothing and a length-biased gap.
+            counts = np.arange(0, int(mean + 60 * np.sqrt(mean * max(burstiness, 1)) + 200))
+            unit = mean / burstiness
+            at_least = gamma_law.cdf(unit, np.maximum(counts - 1, 0) / burstiness + 1e-12)
+            at_most = gamma_law.sf(unit, (counts + 1) / burstiness + 1)
+            return float(counts[at_most >= rare][0]), float(counts[at_least >= rare][-1])
+        case _:
+            return float(poisson.ppf(rare, mean)), float(poisson.isf(rare, mean))
+
+
+@settings(deadline=None)
+@given(processes, st.floats(0.01, 60), st.integers(0, 2**32))
+def test_counts_are_as_expected(process: Any, duration_s: float, seed: int) -> None:
+    """Whatever the process and its settings: as many arrivals as the integral of its rate, within
+    what chance allows."""
+    count = len(arrival_offsets(process, duration_s, substream(seed, "t")))
+    low, high = count_bounds(process, duration_s)
+    assert low <= count <= high
 
 
 @settings(deadline=None)
@@ -188,6 +230,20 @@ def test_a_plan_is_exactly_the_declared_table() -> None:
     assert set(frame.trace_id).isdisjoint(other.trace_id)
     same = ["due_s", "phase", "tenant", "prompt_id"]
     pd.testing.assert_frame_equal(frame[same], other[same])
+
+
+@settings(deadline=None, max_examples=40)
+@given(processes, st.integers(0, 2**32), st.booleans())
+def test_the_same_seed_gives_the_same_whole_plan(process: Any, seed: int, hasty: bool) -> None:
+    """Times, tenants, prompts, turns and ids: two plans of one seed differ in nothing, and another
+    seed's differ where there is chance at all."""
+    more: dict[str, Any] = {"cancel": {"share": 0.5, "within_s": 1}} if hasty else {}
+    drawn = process.model_dump(exclude_none=True)
+    phases = [sweep(), {**stream("t", duration_s=40, **more), "arrivals": drawn}]
+    first, again = plan(phases, seed=seed), plan(phases, seed=seed)
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    other = plan(phases, seed=seed + 1)
+    assert not first.equals(other)
 
 
 def test_phases_follow_one_another() -> None:
@@ -303,8 +359,10 @@ def test_plans_that_make_no_sense_are_refused() -> None:
     """No request at all, or millions, is a mistyped scenario and is said to be."""
     with pytest.raises(ScenarioError, match="plans no request"):
         plan([stream("t", rate=1e-9)])
-    with pytest.raises(ScenarioError, match="mistyped"):
+    with pytest.raises(ScenarioError, match="mistyped") as error:
         plan([stream("t", rate=1e7)])
+    assert "160 GB" in str(error.value), "what it would take, for whoever meant it"
+    assert "several runs" in str(error.value)
     with pytest.raises(ValueError, match="salt"):
         make_plan(loaded([sweep()]), seed=1, salt="a b", replicas=None)
 

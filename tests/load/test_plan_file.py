@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from clustereval import rundir
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import RunFolderError
 from clustereval.load import plan_file
@@ -52,3 +55,33 @@ def test_a_plan_without_arrivals_has_none(tmp_path: Path) -> None:
     run.write_table(PLAN, run.plan.head(0))
     file = PlanFile(run.path(PLAN.file))
     assert (list(file), file.count, file.end_due_s) == ([], 0, 0.0)
+
+
+def test_a_long_plan_is_read_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan, and a worker's share of it, lie in row groups of bounded length, and the reader
+    holds one at a time: memory does not grow with the plan."""
+    run = mock_run(tmp_path / "run", "http://127.0.0.1:1/v1", mock_scenario([STEADY]))
+    monkeypatch.setattr(rundir, "ROW_GROUP", 100)
+    monkeypatch.setattr(plan_file, "ROW_GROUP", 100)
+    plan = run.plan
+    run.write_table(PLAN, plan)
+    path, share = run.path(PLAN.file), tmp_path / "share.parquet"
+    file = PlanFile(path)
+    file.write_share(share)
+    for name in (path, share):
+        found = pq.ParquetFile(name).metadata
+        rows = [found.row_group(i).num_rows for i in range(found.num_row_groups)]
+        assert max(rows) <= 100
+        assert sum(rows) == len(plan) > 800
+    groups: list[list[int]] = []
+
+    class Watched(pq.ParquetFile):  # type: ignore[misc]
+        def iter_batches(self, *args: Any, row_groups: list[int], **more: Any) -> Any:
+            groups.append(row_groups)
+            return super().iter_batches(*args, row_groups=row_groups, **more)
+
+    monkeypatch.setattr(plan_file.pq, "ParquetFile", Watched)
+    assert list(file) == arrivals_of(plan)
+    assert groups == [[i] for i in range(-(-len(plan) // 100))]

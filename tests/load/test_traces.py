@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from clustereval.core.errors import TraceFileError
 from clustereval.load.traces import lines as lines_module
+from clustereval.load.traces import otel as otel_module
 from clustereval.load.traces import read_trace
 from clustereval.load.traces import table as table_module
 from tests.support.traces import (
@@ -144,6 +145,20 @@ def test_a_plain_csv_may_have_dates_and_semicolons(tmp_path: Path) -> None:
     assert trace.rows["label"].tolist() == ["a", "b"]
 
 
+def test_the_header_says_what_separates_the_columns(tmp_path: Path) -> None:
+    """Whatever stands in the rows: a label may hold more commas than there are semicolons."""
+    trace = read_trace(save(tmp_path / "t", ["time_s;tenant", '1;"a,b,c"', "2;d,e,f,g"]))
+    assert trace.rows["label"].tolist() == ["a,b,c", "d,e,f,g"]
+
+
+def test_a_plain_header_with_a_wrong_time_is_told_its_name(tmp_path: Path) -> None:
+    """Columns of a plain CSV are not taken for another publisher's because of their time."""
+    path = save(tmp_path / "t", ["timestamp,input_tokens,output_tokens", "1,2,3"])
+    with pytest.raises(TraceFileError, match="plain CSV") as error:
+        read_trace(path)
+    assert "rename timestamp to time_s" in str(error.value)
+
+
 def test_burstgpt_may_have_further_columns(tmp_path: Path) -> None:
     """Columns that later releases added change nothing."""
     header = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens"
@@ -170,6 +185,23 @@ def test_one_request_is_one_row_however_many_spans_tell_of_it(tmp_path: Path) ->
     assert any("2 × span that asks no model" in note for note in trace.notes)
 
 
+def test_too_many_spans_are_refused_while_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of few requests among many spans without a parent is read; one of more than is
+    remembered is refused at the line where it is too much, not when memory is gone at its end."""
+    monkeypatch.setattr(otel_module, "MAX_SPANS", 3)
+    other = [json.dumps(export([{"traceId": f"t{i}", "spanId": f"s{i}"}])) for i in range(9)]
+    asked = [json.dumps(export([span(Asked(i, 1, 1), i)])) for i in range(5)]
+    assert len(read_trace(save(tmp_path / "few", [*other, *asked[:3]]))) == 3
+    with pytest.raises(TraceFileError, match=":5: more than 3 requests"):
+        read_trace(save(tmp_path / "many", [*asked, "{ no JSON"]))
+    inner = {"traceId": "t", "parentSpanId": "p"}
+    deep = [json.dumps(export([{**inner, "spanId": f"s{i}"}])) for i in range(9)]
+    with pytest.raises(TraceFileError, match=":4: more than 3 requests"):
+        read_trace(save(tmp_path / "deep", [*deep, "{ no JSON"]))
+
+
 def test_the_older_names_of_usage_are_known(tmp_path: Path) -> None:
     """gen_ai.usage.prompt_tokens is what engines wrote before the conventions renamed it."""
     old = span(Asked(0, 10, 5), 0)
@@ -185,6 +217,7 @@ BAD = {
     "empty": ([""], "is empty"),
     "no trace": (["# a heading"], "no known trace"),
     "missing column": (["TIMESTAMP,ContextTokens", "x,1"], "lacks the column generatedtokens"),
+    "column twice": (["time_s,tenant,Tenant", "1,a,b"], ":1: the column tenant twice"),
     "header alone": (["time_s"], "without a single request"),
     "short line": ([*plain([Asked(0, 1, 1)]), "3.0,4"], ":3: 2 columns"),
     "no number": (["time_s,input_tokens", "0,ten"], ":2: input_tokens is 'ten'"),

@@ -461,6 +461,36 @@ def test_the_ingress_and_the_proxy_before_a_replica_state_their_own_latencies() 
     assert pd.isna(only.loc["r0", "ingress_latency_s"])
 
 
+def _crowded(limit: int, *, several: bool = True) -> pd.DataFrame:
+    """Two processes: r0 and r1 are in flight, and r2 was dropped; r3 is the turn after r2."""
+    rules = scenario()
+    request = rules.request.model_copy(update={"max_in_flight": limit})
+    talks = plan(4, conversation_id=[None, None, "r2", "r2"], think_s=[None, None, None, 0.0])
+    gone: dict[str, Any] = {"sent_s": None, "first_token_s": None, "outcome": "dropped"}
+    told = [
+        response(0, sent_s=0.0, end_s=9.0),
+        response(1, sent_s=1.0, end_s=9.0, in_flight=1),
+        response(2, **gone, error_type="max_in_flight", end_s=2.0, in_flight=1),
+        response(3, **gone, error_type="turn_failed", end_s=3.0, in_flight=1),
+    ]
+    raw = RawRun(talks, told, (), (), T0, several=several)
+    rules = rules.model_copy(update={"request": request})
+    return join_rows(raw, rules).requests.set_index("request_id")
+
+
+def test_a_process_that_was_full_while_others_had_room_is_not_the_targets_fault() -> None:
+    """The drop, and the turns that it cost, are told apart from those for which all processes
+    together had too much in flight."""
+    rows = _crowded(3)
+    assert rows.error_type.fillna("").tolist() == ["", "", *["process_in_flight"] * 2]
+    assert "2 in flight" in rows.error_detail["r2"]
+    assert "3" in rows.error_detail["r2"]
+    full = _crowded(2)
+    assert full.error_type.fillna("").tolist() == ["", "", "max_in_flight", "turn_failed"]
+    alone = _crowded(3, several=False)
+    assert alone.error_type["r2"] == "max_in_flight"
+
+
 def test_requests_in_flight_are_counted_over_all_load_processes() -> None:
     """Each process knows its own only; together they are those sent before and not yet ended."""
     frame = pd.DataFrame(

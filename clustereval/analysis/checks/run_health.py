@@ -15,6 +15,7 @@ from clustereval.analysis.intervals import point_quantile
 from clustereval.analysis.slices import Floats, Frames, Mask
 from clustereval.core.checks import RunHealth
 from clustereval.core.findings import Finding, Warning, WarningCode
+from clustereval.core.in_flight import MAX_IN_FLIGHT, PROCESS_IN_FLIGHT
 from clustereval.core.sessions import TURN_FAILED
 
 CENSUS = "census of the run's arrivals: no sampling error"
@@ -38,17 +39,19 @@ class RunHealthCheck:
             *self._client_shares(frames, settings),
         ]
         # Beyond max_in_flight it is the target that does not answer: a failure of the target. So is
-        # a turn that its user never sent because the one before got no answer.
-        piled_up = frames.rows["error_type"].isin(["max_in_flight", TURN_FAILED]).to_numpy(bool)
+        # a turn that its user never sent because the one before got no answer. A load process that
+        # was full while others had room is our own affair.
+        piled_up = frames.rows["error_type"].isin([MAX_IN_FLIGHT, TURN_FAILED]).to_numpy(bool)
+        own = frames.where(outcome="dropped") & ~piled_up
         drafts.append(
             self._share(
                 frames,
                 "dropped",
-                frames.where(outcome="dropped") & ~piled_up,
+                own,
                 np.ones(len(frames), dtype=bool),
                 settings.dropped_ratio,
                 "arrivals that the load generator never sent",
-                lost_workers(frames.load) or "lower the rate, or run the load from another machine",
+                _dropped_remedy(frames, own),
             )
         )
         if frames.level in ("ray", "probe"):
@@ -174,3 +177,14 @@ class RunHealthCheck:
             return f"{words}: {shown} (allowed {most}; {n} arrivals)"
 
         return Draft(finding, None, say, lambda _: remedy)
+
+
+def _dropped_remedy(frames: Frames, own: Mask) -> str:
+    """What to change, by what most of our own drops were."""
+    full = frames.rows["error_type"].eq(PROCESS_IN_FLIGHT).to_numpy(bool, na_value=False) & own
+    if 2 * full.sum() > own.sum():
+        return (
+            "load processes were full while others had room: take fewer processes, or raise "
+            "request.max_in_flight"
+        )
+    return lost_workers(frames.load) or "lower the rate, or run the load from another machine"

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from clustereval.core.errors import TraceFileError
 from clustereval.load.traces import azure, burstgpt, mooncake, otel, plain
-from clustereval.load.traces.columns import CsvFormat, columns_of
+from clustereval.load.traces.columns import CsvFormat, header_of
 from clustereval.load.traces.lines import Lines
 from clustereval.load.traces.table import Collector, Trace
 
@@ -52,11 +52,11 @@ def _read(path: Path, mtime_ns: int, size: int) -> Trace:
         rows = Collector(path)
         if first.lstrip().startswith(("{", "[")):
             return rows.finish(_read_json(lines, first, rows))
-        columns = columns_of(first)
+        header = header_of(first)
         for form in CSV_FORMATS:
-            if form.needs <= set(columns):
-                return rows.finish(form.read(lines, columns, rows))
-        raise _unknown(path, columns, first)
+            if form.needs <= set(header.columns):
+                return rows.finish(form.read(lines, header, rows))
+        raise _unknown(path, header.columns, first)
 
 
 def _read_json(lines: Lines, first: str, rows: Collector) -> str:
@@ -81,6 +81,12 @@ def _read_json(lines: Lines, first: str, rows: Collector) -> str:
 
 
 def _unknown(path: Path, columns: tuple[str, ...], first: str) -> TraceFileError:
+    if "timestamp" in columns and plain.LENGTHS & set(columns):
+        return TraceFileError(
+            f"{path}:1: looks like a plain CSV, but lacks a column time_s or time",
+            expected="time_s in seconds, or time as a date and time in ISO 8601",
+            change="rename timestamp to time_s or to time, whichever it holds",
+        )
     near: tuple[CsvFormat, ...] = tuple(
         form
         for form in CSV_FORMATS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,14 @@ Cells = Mapping[str, str]
 """One line: column, in lower case, → what stands there, without spaces around."""
 
 _DELIMITERS: Final = ",;\t"
+
+
+@dataclass(frozen=True)
+class Header:
+    """Names of a file's columns, in lower case, and what separates them in each line."""
+
+    columns: tuple[str, ...]
+    delimiter: str
 
 
 @dataclass(frozen=True)
@@ -33,34 +42,36 @@ class CsvFormat:
     needs: frozenset[str]
     take: Callable[[int, Cells, Collector], str | None]
 
-    def read(self, lines: Lines, columns: tuple[str, ...], rows: Collector) -> str:
+    def read(self, lines: Lines, header: Header, rows: Collector) -> str:
         """Reads every line after the header; returns the format's name."""
         name = self.name
-        for cells in _cells(lines, columns):
+        for cells in _cells(lines, header):
             name = self.take(lines.number, cells, rows) or name
         return name
 
 
-def columns_of(header: str) -> tuple[str, ...]:
-    """Names of a header's columns, in lower case."""
+def header_of(line: str) -> Header:
+    """Takes a file's first line for a header; without columns where it is none."""
+    delimiter = max(_DELIMITERS, key=line.count)
     try:
-        names = next(csv.reader([header], delimiter=_delimiter(header)))
+        names = next(csv.reader([line], delimiter=delimiter))
     except (csv.Error, StopIteration):
-        return ()
-    return tuple(name.strip().lower() for name in names)
+        return Header((), delimiter)
+    return Header(tuple(name.strip().lower() for name in names), delimiter)
 
 
-def _delimiter(header: str) -> str:
-    return max(_DELIMITERS, key=header.count)
-
-
-def _cells(lines: Lines, columns: tuple[str, ...]) -> Iterator[Cells]:
-    delimiter: str | None = None
+def _cells(lines: Lines, header: Header) -> Iterator[Cells]:
+    columns = header.columns
+    twice = sorted(name for name, count in Counter(columns).items() if name and count > 1)
+    if twice:
+        raise TraceFileError(
+            f"{lines.path}:{lines.number}: the column {twice[0]} twice",
+            expected="each column once, upper and lower case being the same",
+            change="remove or rename one of them",
+        )
     for line in lines:
-        if delimiter is None:
-            delimiter = max(_DELIMITERS, key=line.count)
         try:
-            values = next(csv.reader([line], delimiter=delimiter, strict=True))
+            values = next(csv.reader([line], delimiter=header.delimiter, strict=True))
         except csv.Error as error:
             raise TraceFileError(f"{lines.path}:{lines.number}: malformed CSV: {error}") from None
         if len(values) != len(columns):

@@ -18,6 +18,9 @@ _OUTPUT: Final = (attributes.OUTPUT_TOKENS, "gen_ai.usage.completion_tokens")
 _ASKS: Final = frozenset({"chat", "text_completion", "generate_content"})
 _DEPTH: Final = 64
 """Spans between a request's own and one of the same request farther down."""
+MAX_SPANS: Final = 5_000_000
+"""What is remembered until the file has ended: each request, and the parent of each span that has
+one, about 2 GB in all. Less than of other traces, whose requests are told by a line alone."""
 
 Span = tuple[str, str]
 """Trace and span id."""
@@ -41,7 +44,11 @@ def read(documents: Iterable[tuple[int, Any]], rows: Collector) -> str:
             raise rows.wrong(line, "no resourceSpans", "an OTLP export request with resourceSpans")
         for service, span in _spans(value, line, rows):
             own = (str(span.get("traceId", "")), str(span.get("spanId", "")))
-            parents[own] = (own[0], str(span.get("parentSpanId") or ""))
+            parent = str(span.get("parentSpanId") or "")
+            if parent:  # without one, nothing above it can have told of the same request
+                parents[own] = (own[0], parent)
+            if len(parents) + len(asked) > MAX_SPANS:
+                raise rows.too_many(line, f"{MAX_SPANS:,} requests and spans with a parent")
             facts = _attributes(span)
             if not _asks(facts):
                 rows.skipped["span that asks no model for an answer"] += 1

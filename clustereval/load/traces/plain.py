@@ -11,6 +11,8 @@ from typing import Final
 from clustereval.load.traces.columns import Cells, CsvFormat, moment, seconds, tokens
 from clustereval.load.traces.table import Collector
 
+LENGTHS: Final = frozenset({"input_tokens", "output_tokens"})
+
 
 def _take(line: int, cells: Cells, rows: Collector) -> None:
     _add(line, seconds(line, cells, "time_s", rows), cells, rows)

@@ -136,12 +136,7 @@ class Collector:
                     line, f"an {what} of {tokens} tokens", f"0 to {MAX_TOKENS:,} tokens"
                 )
         if len(self._t_s) >= MAX_REQUESTS or len(self._ids) + len(blocks) > MAX_BLOCKS:
-            raise self.wrong(
-                line,
-                f"more than {MAX_REQUESTS:,} requests, or {MAX_BLOCKS:,} prefix blocks",
-                "a trace that fits into memory",
-                "cut the part that is to be replayed out of the file",
-            )
+            raise self.too_many(line)
         self._t_s.append(t_s)
         self._input.append(_NONE if input_tokens is None else input_tokens)
         self._output.append(_NONE if output_tokens is None else output_tokens)
@@ -149,6 +144,15 @@ class Collector:
         self._labels.append(None if label is None else self._name(label))
         self._ids.extend(blocks)
         self._starts.append(len(self._ids))
+
+    def too_many(self, line: int, what: str | None = None) -> TraceFileError:
+        """The error for a file of more than memory should hold."""
+        return self.wrong(
+            line,
+            f"more than {what or f'{MAX_REQUESTS:,} requests, or {MAX_BLOCKS:,} prefix blocks'}",
+            "a trace that fits into memory",
+            "cut the part that is to be replayed out of the file",
+        )
 
     def _name(self, label: str) -> str:
         if label not in self._names:

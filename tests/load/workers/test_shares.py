@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from clustereval.core.columns import PLAN
 from clustereval.load.plan_file import PlanFile
@@ -44,6 +45,17 @@ def test_parts_of_a_limit_add_up(whole: int, of: int) -> None:
     parts = [Share(number, of).part(whole) for number in range(of)]
     assert sum(parts) == whole
     assert max(parts) - min(parts) <= 1
+
+
+@given(st.integers(1, 10_000), st.integers(1, 64))
+def test_what_falls_unevenly_to_the_processes_finds_room(whole: int, of: int) -> None:
+    """With just `max_in_flight` in flight, thrown to the processes by chance, one of them is full
+    less than once in a thousand times. Alone, it has the whole and no more."""
+    of = min(of, whole)
+    room = Share(of - 1, of).room(whole)
+    assert Share(0, of).part(whole) <= room <= whole
+    assert binom.sf(room, whole, 1 / of) < 0.001
+    assert Share(0, 1).room(whole) == whole
 
 
 def test_neighbours_go_to_different_processes() -> None:
