@@ -34,7 +34,7 @@ LITTLE_STEADY = ("phases.steady.duration_s=3",)
 
 MORE_BURSTS = ("phases.bursts.duration_s=50",)
 """25 instead of 15: for what shows in a part of the requests only, such as those
-after a cache miss, or a small tenant's."""
+after a cache miss, a small tenant's, or those that wait until the fleet has grown."""
 
 MORE_LOAD = ("phases.bursts.arrivals.peak_rate=68",)
 """For what only a fleet that is overrun does."""
@@ -149,8 +149,8 @@ STALLS = Planted("stalls", too_few("demand_s"), metrics=("failed",))
     ("planted", "overrides"),
     [
         ([SKEW, SLOW_START, REPETITION], ()),
-        ([CACHE_MISS, STARVATION], (*ONE_SWEEP, *MORE_BURSTS)),
-        ([SATURATION, ERRORS], (*ONE_SWEEP, *MORE_LOAD)),
+        ([CACHE_MISS, STARVATION, ERRORS], (*ONE_SWEEP, *MORE_BURSTS)),
+        ([SATURATION], (*ONE_SWEEP, *MORE_BURSTS, *MORE_LOAD)),
         ([RACE, STALLS, LATE], (*ONE_SWEEP, *MORE_LOAD)),
     ],
     ids=lambda given: "+".join(one.fault for one in given if isinstance(one, Planted)),
