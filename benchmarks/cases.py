@@ -101,13 +101,13 @@ def sized(name: str) -> Sized:
         or effect.check == "replica_skew"
     ]
     needed = max((item.prompts or 0 for item in mine), default=0)
+    times = max((item.growth or 1.0 for item in mine), default=1.0)
     given = (*kind.overrides, *sizing.overrides)
     if not needed:
         said = f"asked for: {', '.join(sizing.overrides) or 'nothing'}"
         if mine:
             said += "; and told that nothing would show it"
         return Sized(replace(kind, overrides=given), said)
-    asked = len({prompt.id for prompt in sizing.loaded.prompts})
-    longer = grown(sizing.loaded, needed / asked, 1.0)[1]
+    longer = grown(sizing.loaded, times, 1.0)[1]
     said = f"asked for: {', '.join((*sizing.overrides, *longer))}, and {needed} prompts"
     return Sized(replace(kind, overrides=(*given, *longer), prompts=needed), said)

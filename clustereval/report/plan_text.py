@@ -162,7 +162,8 @@ def _limit(item: Limited) -> str:
     if gate.why and item.longest is None:
         return f"{where} will not see it: {gate.why}"
     helps = (
-        f"about {count(item.prompts)} prompts would do, in phases as many times longer"
+        f"about {count(item.prompts)} prompts in all would do, in phases {item.growth:.1f} times as"
+        " long"
         if item.prompts
         else "nor does any number of prompts that one would send"
     )

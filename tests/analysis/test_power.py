@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.zoo import more_prompts
 from clustereval.analysis.clusters import MIN_WINDOWS
 from clustereval.analysis.designs import Paired, Ratio, Share
 from clustereval.analysis.intervals import critical, paired_score, quantile_bounds, ratio_bounds
@@ -24,7 +25,8 @@ from clustereval.analysis.verdict import analyse_frames
 from clustereval.core.columns import PLAN
 from clustereval.core.errors import ScenarioError
 from clustereval.core.findings import Status
-from clustereval.core.scenario_file import LoadedScenario
+from clustereval.core.scenario_file import LoadedScenario, load_scenario
+from clustereval.core.shipped import scenarios_dir
 from tests.analysis.frames import synthetic_frames, synthetic_tables
 from tests.support.planted import RUBRIC, loaded, mask_of, planted, same_gate
 from tests.support.prompts import tiny_library
@@ -357,6 +359,23 @@ def test_only_prompts_help_against_what_prompts_repeat(skew: LoadedScenario) -> 
     assert blind_to(more, priors, 0.0815) == []
     fewer = loaded(skew.scenario, tiny_library(most * 3 // 4))
     assert blind_to(fewer, priors, 0.08)
+
+
+@pytest.mark.simulation
+def test_the_prompts_that_would_do_are_those_of_the_whole_scenario() -> None:
+    """Also those that do not enter the gate: bursts and steady traffic do not share every prompt,
+    and yet the scenario that is named sees the effect in both."""
+    source = load_scenario(scenarios_dir() / "prelaunch.yaml")
+    priors = Priors(replicas=2, repeatable=0.0)
+    sizing = size_for(source, 0.08, priors, checks=("traffic_drift",))
+    growth = max(item.growth or 0.0 for item in sizing.limited)
+    prompts = max(item.prompts or 0 for item in sizing.limited)
+    assert growth > 1.5
+    larger = more_prompts(grown(sizing.loaded, growth, 1.0)[0], prompts)
+    seen = outlook(larger, planned(larger, priors), priors).of("traffic_drift")
+    drops = [sight.sees for sight in seen if sight.gate.drop]
+    assert drops
+    assert max(sees or 1.0 for sees in drops) <= 0.083
 
 
 def test_a_factor_on_latency_is_sized_as_well() -> None:

@@ -33,18 +33,21 @@ class Limited:
 
     Attributes:
         longest: what it sees where all is ``GROWTH[-1]`` times as long.
-        prompts: with so many distinct prompts, each asked as often, it would see the effect; None
-            where no reasonable number does.
+        growth: with so many times the prompts, in phases so many times as long, it would see the
+            effect; None where no reasonable number does.
+        prompts: how many the scenario would have then, those included that do not enter this gate.
     """
 
     sight: Sight
     longest: float | None
+    growth: float | None
     prompts: int | None
 
     def as_json(self) -> dict[str, Any]:
         return {
             **self.sight.as_json(),
             "detectable_at_longest": self.longest,
+            "times_as_long": self.growth,
             "prompts_needed": self.prompts,
         }
 
@@ -131,16 +134,20 @@ def size_for(
     oftener = _first(lambda index: enough(longer, index))
     chosen = search.at(longer, oftener)
     sizes = {_key(sight.gate): sight.sees for sight in largest.wanted}
+    asked = chosen.plan["prompt_id"].nunique()
+
+    def limited(sight: Sight) -> Limited:
+        growth = _growth(sight.gate, chosen.outlook, effect)
+        prompts = None if growth is None else math.ceil(growth * asked)
+        return Limited(sight, sizes.get(_key(sight.gate)), growth, prompts)
+
     return Sizing(
         effect,
         chosen.overrides,
         chosen.loaded,
         chosen.plan,
         chosen.outlook,
-        tuple(
-            Limited(s, sizes.get(_key(s.gate)), _prompts(s.gate, chosen.outlook, effect))
-            for s in chosen.blind
-        ),
+        tuple(map(limited, chosen.blind)),
     )
 
 
@@ -222,8 +229,8 @@ def _key(gate: Gate) -> tuple[str, str, str]:
     return gate.check, gate.metric, str(gate.slice)
 
 
-def _prompts(gate: Gate, seen: Outlook, effect: float) -> int | None:
-    """Distinct prompts with which the gate would see ``effect``, each asked as often."""
+def _growth(gate: Gate, seen: Outlook, effect: float) -> float | None:
+    """So many times the prompts, each asked as often, with which the gate would see ``effect``."""
     design = gate.design
     if not isinstance(design, Paired):
         return None
@@ -233,5 +240,4 @@ def _prompts(gate: Gate, seen: Outlook, effect: float) -> int | None:
         found = larger.sees(seen.priors.noise, seen.tail)
         return found is not None and found <= effect
 
-    factor = smallest(sees, 1.0, MOST_PROMPTS)
-    return None if factor is None else math.ceil(factor * gate.clusters)
+    return smallest(sees, 1.0, MOST_PROMPTS)
