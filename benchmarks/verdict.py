@@ -1,9 +1,9 @@
 """The verdict's error rates: false alarms and power, on a zoo of simulated fleets.
 
-``python -m benchmarks.verdict [RUNS] [POWER_RUNS]`` prints the tables of ``docs/statistics.md``
-with Wilson intervals; seeds are 0, 1, 2, …; two processes. Beside ours, on the same runs, what is
-usual: fixed thresholds (any slice 5 points under the rest, a tenant's p99 over 1.5 times that of
-all), and t-tests at 5% without correction.
+``python -m benchmarks.verdict [RUNS] [POWER_RUNS] [--case NAME …]`` prints the tables of
+``docs/statistics.md`` with Wilson intervals; seeds are 0, 1, 2, …; two processes. Beside ours, on
+the same runs, what is usual: fixed thresholds (any slice 5 points under the rest, a tenant's p99
+over 1.5 times that of all), and t-tests at 5% without correction.
 
 Runs that were made are kept, a line each, in ``reports/bench-verdict.jsonl``: a benchmark that was
 interrupted goes on where it was. ``--fresh`` begins anew, as one must after any change to the code.
@@ -201,10 +201,13 @@ def kept(path: Path) -> dict[tuple[str, int], Run]:
     return {(run.case, run.seed): run for run in runs}
 
 
-def tasks(healthy: int, planted: int) -> Iterator[tuple[str, int]]:
+CASES = (*EFFECTS, *(name + SIZED for name in REPORTED))
+
+
+def tasks(healthy: int, planted: int, cases: Sequence[str] = CASES) -> Iterator[tuple[str, int]]:
     for seed in range(healthy):
         yield "healthy", seed
-    for case in (*EFFECTS, *(name + SIZED for name in REPORTED)):
+    for case in cases:
         for seed in range(planted):
             yield case, seed
 
@@ -214,12 +217,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="?", type=int, default=1000)
     parser.add_argument("power_runs", nargs="?", type=int, default=300)
+    parser.add_argument("--case", action="append", choices=CASES, help="only this; repeatable")
     parser.add_argument("--fresh", action="store_true", help="forget the runs that were kept")
     given = parser.parse_args()
     KEPT.parent.mkdir(exist_ok=True)
     if given.fresh:
         KEPT.unlink(missing_ok=True)
-    runs, wanted = kept(KEPT), list(tasks(given.runs, given.power_runs))
+    runs, wanted = kept(KEPT), list(tasks(given.runs, given.power_runs, given.case or CASES))
     missing = [task for task in wanted if task not in runs]
     workers = multiprocessing.get_context("spawn")
     with (
