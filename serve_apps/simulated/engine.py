@@ -305,7 +305,8 @@ class Engine:
         return True
 
     def _wake_stalled(self, now: float) -> None:
-        for sequence in self._running.values():
+        """Those that were preempted meanwhile, too: admitted as stalled, they would never wake."""
+        for sequence in (*self._running.values(), *self._waiting):
             if sequence.stalled_until_s is not None and sequence.stalled_until_s <= now:
                 sequence.stalled_until_s = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serve_apps.simulated.engine import Conditions, Engine, EngineRequest, Plan
@@ -151,8 +151,14 @@ requests = st.lists(
 )
 
 
+PREEMPTED_WHILE_STALLED = [
+    *[(0.0, "alpha", 1, 1, None)] * 14, (0.0, "alpha", 67, 16, 1), (0.0, "beta", 97, 2, 1)
+]  # fmt: skip
+
+
 @settings(max_examples=60, deadline=None)
 @given(requests, st.integers(12, 80), st.integers(1, 8), st.integers(8, 96))
+@example(PREEMPTED_WHILE_STALLED, 12, 1, 8)
 def test_every_submitted_request_finishes(
     asked: list[tuple[float, str, int, int, int | None]],
     kv_blocks: int,
