@@ -90,8 +90,8 @@ class LocalApp:
             faults: faults to plant, name → strength (``None``: its default).
             otlp: OTLP/HTTP endpoint for the server's spans.
             log: where the output of the app goes; a temporary file where not given.
-            prompt_files: what a model that answers from prompts knows; the golden set where not
-                given. Left out for apps whose model knows by itself.
+            prompt_files: what a model that answers from prompts knows; where not given, all that
+                ship but for the small model's. Left out for apps whose model knows by itself.
             port: of the HTTP server; any free one where 0.
             settings: ``{"engine": {…}, "app": {…}}``, fields of the app's settings.
             timeout_s: how long the start may take; the app's own limit where not given.

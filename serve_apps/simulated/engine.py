@@ -93,6 +93,11 @@ class _Sequence:
     def is_decoding(self) -> bool:
         return self.generated > 0 and self.to_compute == 1
 
+    def wake(self, now: float) -> None:
+        """Ends a stall whose time has come."""
+        if self.stalled_until_s is not None and self.stalled_until_s <= now:
+            self.stalled_until_s = None
+
 
 @dataclass(frozen=True)
 class _Step:
@@ -281,7 +286,8 @@ class Engine:
                 return
             self._waiting.remove(sequence)
             self._running[sequence.request.request_id] = sequence
-            active += 1
+            sequence.wake(now)  # its stall may have ended while it was preempted
+            active += sequence.stalled_until_s is None
 
     def _allocate(self, sequence: _Sequence) -> bool:
         request, block = sequence.request, self.settings.block_tokens
@@ -305,10 +311,8 @@ class Engine:
         return True
 
     def _wake_stalled(self, now: float) -> None:
-        """Those that were preempted meanwhile, too: admitted as stalled, they would never wake."""
-        for sequence in (*self._running.values(), *self._waiting):
-            if sequence.stalled_until_s is not None and sequence.stalled_until_s <= now:
-                sequence.stalled_until_s = None
+        for sequence in self._running.values():
+            sequence.wake(now)
 
     def _next_wake(self, now: float) -> float | None:
         """When something can go on that now only waits for time to pass."""

@@ -6,12 +6,13 @@ import json
 import socket
 import struct
 import threading
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 
-class TcpServer:
+class TcpServer(ABC):
     """A server on a free port of 127.0.0.1; a context manager.
 
     It opens its port when it is made, so that its URL is known before it serves.
@@ -23,9 +24,9 @@ class TcpServer:
         self.released = threading.Event()
         """Set at the end: whatever a connection waits for, it need not wait longer."""
 
+    @abstractmethod
     def serve(self, connection: socket.socket) -> None:
         """Talks on one connection, in a thread of its own, and closes it."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()

@@ -262,6 +262,7 @@ def _admit(w: World, r: int, now: float) -> None:
                 replica.cold_left = max(0, replica.cold_left - 1)
             _leave_queue(w, i)
             _start_running(w, r, i)
+            _wake(w, i, now)  # its stall may have ended while it was preempted
         i = after
 
 
@@ -269,15 +270,21 @@ def _admit(w: World, r: int, now: float) -> None:
 def _wake_stalled(w: World, r: int, now: float) -> None:
     i = w.replica[r].first_running
     while i != NONE:
-        q = w.request[i]
-        after = q.after
-        if q.stalled_until_s <= now:
-            if w.limits[0].stall_s < STALL_S:
-                cancel(w, i, STALLED, now)
-            else:
-                q.stalled_until_s = NEVER
-                w.replica[r].stalled -= 1
+        after = w.request[i].after
+        _wake(w, i, now)
         i = after
+
+
+@compiled
+def _wake(w: World, i: int, now: float) -> None:
+    """Ends a stall whose time has come, for good where the client has given up."""
+    q = w.request[i]
+    if q.stalled_until_s <= now:
+        if w.limits[0].stall_s < STALL_S:
+            cancel(w, i, STALLED, now)
+        else:
+            q.stalled_until_s = NEVER
+            w.replica[q.replica].stalled -= 1
 
 
 @compiled
