@@ -110,6 +110,17 @@ def test_a_planted_fault_does_in_the_fleet_what_it_does_in_the_app(
     side_by_side(list(np.cumsum(gaps)), which, tenants, SMALL, {fault: None}, rank)
 
 
+@settings(max_examples=40, deadline=None)
+@given(arrivals())
+def test_a_stall_may_end_while_its_request_is_preempted(
+    asked: list[tuple[float, int, int]],
+) -> None:
+    """With one slot, which a stalled request gives up, the next ones take its blocks as well."""
+    gaps, which, tenants = (list(each) for each in zip(*asked, strict=True))
+    engine = replace(SMALL, max_num_seqs=1)
+    side_by_side(list(np.cumsum(gaps)), which, tenants, engine, {"stalls": 1.0})
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 200), st.integers(1, 12), st.floats(0.1, 5)), min_size=1),
