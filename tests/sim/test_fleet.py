@@ -75,10 +75,10 @@ def side_by_side(
         assert row["end"] == OK
 
 
-def arrivals(most: int = 40) -> st.SearchStrategy[list[tuple[float, int, int]]]:
+def arrivals(least: int = 1, most: int = 40) -> st.SearchStrategy[list[tuple[float, int, int]]]:
     """(gap, prompt, tenant) of each."""
     one = st.tuples(st.sampled_from([0.0, 0.001, 0.02, 0.3]), st.integers(0, 5), st.integers(0, 2))
-    return st.lists(one, min_size=1, max_size=most)
+    return st.lists(one, min_size=least, max_size=most)
 
 
 @settings(max_examples=60, deadline=None)
@@ -111,7 +111,7 @@ def test_a_planted_fault_does_in_the_fleet_what_it_does_in_the_app(
 
 
 @settings(max_examples=40, deadline=None)
-@given(arrivals())
+@given(arrivals(least=25))
 def test_a_stall_may_end_while_its_request_is_preempted(
     asked: list[tuple[float, int, int]],
 ) -> None:
