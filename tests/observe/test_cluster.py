@@ -50,6 +50,8 @@ def cluster() -> Iterator[Cluster]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     env |= {
         "HOME": str(folder),
+        # `Cluster` notes its address for every `ray.init()` to come: not where others look for it.
+        "RAY_TMPDIR": str(folder),
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "token",

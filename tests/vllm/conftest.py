@@ -40,6 +40,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         end("vLLM is not installed: make install-vllm")
 
 
+@pytest.fixture(scope="module")
+def own_ray() -> Iterator[None]:
+    """What Ray Serve LLM's builders ask for the runtime environment.
+
+    Without one they call ``ray.init()``, which joins a cluster that they find noted, and waits
+    minutes for one that is long dead.
+    """
+    import ray
+
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Where the two applications are, and what is needed to change and to watch them."""

@@ -12,7 +12,7 @@ from clustereval.core.errors import LocalAppError
 from serve_apps.vllm.faults import FAULTS, ON_REQUESTS, Planted
 from serve_apps.vllm.settings import CPU
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.usefixtures("own_ray")]
 
 
 class Renamed:

@@ -11,7 +11,7 @@ import yaml
 import serve_apps.vllm
 from clustereval.probe.serve_llm.server import ObservedServer
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.usefixtures("own_ray")]
 
 FOLDER = Path(serve_apps.vllm.__file__).parent
 
