@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -194,8 +194,11 @@ class Run:
         # A table that was read before must not outlive the file that it was read from.
         self.__dict__.pop(Path(table.file).stem, None)
 
-    def read_table(self, table: Table) -> pd.DataFrame:
+    def read_table(self, table: Table, without: Sequence[str] = ()) -> pd.DataFrame:
         """One of the declared tables.
+
+        Args:
+            without: columns that are not read.
 
         Raises:
             RunFolderError: the stage that writes it has not run, or the file is damaged.
@@ -206,7 +209,8 @@ class Run:
                 f"{path}: not there", change="run the stage that writes it: see reports/README.md"
             )
         try:
-            return table.to_pandas(pq.read_table(path, schema=table.schema))
+            columns = [name for name in table.names if name not in without]
+            return table.to_pandas(pq.read_table(path, schema=table.schema, columns=columns))
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{path}: damaged: {error}") from None
 

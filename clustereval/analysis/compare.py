@@ -19,9 +19,15 @@ from clustereval.analysis.checks.run_health import RunHealthCheck
 from clustereval.analysis.conclusion import HEALTH, conclude
 from clustereval.analysis.estimates import Estimate
 from clustereval.analysis.gates import Draft, decide
-from clustereval.analysis.slices import Frames, before, build_frames, load_frames
+from clustereval.analysis.slices import (
+    Frames,
+    before,
+    build_frames,
+    judged_requests,
+    judged_scores,
+    load_frames,
+)
 from clustereval.core.checks import Checks
-from clustereval.core.columns import SCORES
 from clustereval.core.findings import Findings, Warning, WarningCode
 from clustereval.rundir import Run
 
@@ -83,13 +89,14 @@ def _both(baseline: Run, later: Run, changed: set[str]) -> Frames:
     requests, scores = [], []
     for name, run in ((BASE, baseline), (LATER, later)):
         looks = run.manifest.looks
-        rows = before(run.requests, "due_s", None if looks is None else looks.until_s)
+        rows = before(judged_requests(run), "due_s", None if looks is None else looks.until_s)
         rows = rows[rows["phase"].isin(list(shared)) & ~rows["prompt_id"].isin(list(changed))]
         ids = f"{name}/" + rows["request_id"].astype("string")
         requests.append(rows.assign(request_id=ids, run=name, replica_id=None))
-        if run.has(SCORES.file):
-            ids = f"{name}/" + run.scores["request_id"].astype("string")
-            scores.append(run.scores.assign(request_id=ids))
+        mine = judged_scores(run)
+        if mine is not None:
+            ids = f"{name}/" + mine["request_id"].astype("string")
+            scores.append(mine.assign(request_id=ids))
     return build_frames(
         pd.concat(requests, ignore_index=True),
         pd.concat(scores, ignore_index=True) if scores else None,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clustereval.core.columns import CLUSTER, OUTCOMES, SCORES
+from clustereval.core.columns import CLUSTER, OUTCOMES, REQUESTS, SCORES
 from clustereval.core.inputs import same_input, to_be_cancelled
 from clustereval.core.looks import STOPPED_EARLY, Looks
 from clustereval.core.scenario import Scenario
@@ -35,6 +35,11 @@ SLICE_COLUMNS: Final = (
     "traffic_pattern",
     "finish_reason",
 )
+
+UNREAD: Final = (
+    "trace_id", "span_id", "error_detail", "output_text", "response_id", "prefix_blocks",
+)  # fmt: skip
+"""Columns that no check reads, and that weigh most in a large table."""
 
 NOT_APPLICABLE, SCORED, UNSCORED, FAILED = 0, 1, 2, 3
 
@@ -195,16 +200,33 @@ class Frames:
         return [str(name) for name in self.rows["request_id"].iloc[np.asarray(order, dtype=int)]]
 
 
-def load_frames(run: Run) -> Frames:
+def judged_requests(run: Run) -> pd.DataFrame:
+    """The requests table without what no check reads.
+
+    Raises:
+        RunFolderError: there is none, or it is damaged.
+    """
+    return run.read_table(REQUESTS, without=UNREAD)
+
+
+def judged_scores(run: Run) -> pd.DataFrame | None:
+    """The scores table likewise; None where there is none."""
+    return run.read_table(SCORES, without=("version", "reason")) if run.has(SCORES.file) else None
+
+
+def load_frames(run: Run, requests: pd.DataFrame | None = None) -> Frames:
     """The frames of a run folder; a run without scores or cluster samples has empty ones.
+
+    Args:
+        requests: :func:`judged_requests`, where they were read before.
 
     Raises:
         RunFolderError: there is no requests table, or a file is damaged.
     """
     manifest = run.manifest
     return build_frames(
-        run.requests,
-        run.scores if run.has(SCORES.file) else None,
+        judged_requests(run) if requests is None else requests,
+        judged_scores(run),
         run.cluster if run.has(CLUSTER.file) else None,
         manifest.scenario,
         level=manifest.level,
@@ -280,7 +302,10 @@ def _factor(column: pd.Series) -> Factor:
 def _rubrics(request_id: pd.Series, scores: pd.DataFrame | None) -> dict[str, Rubric]:
     if scores is None or scores.empty:
         return {}
-    row = pd.Index(request_id).get_indexer(pd.Index(scores["request_id"]))
+    # Each id once: a request has as many scores as scorers apply to it.
+    codes, ids = pd.factorize(scores["request_id"])
+    of_id = np.append(pd.Index(request_id).get_indexer(pd.Index(ids)), -1)
+    row = of_id[codes]  # -1, of no id, is the last
     value = scores["value"].to_numpy(dtype=float, na_value=np.nan)
     state = np.select(
         [

@@ -17,12 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clustereval.analysis.slices import Floats, Mask
 
+BLOCK: Final = 50_000
+"""Answers that are taken apart at once: what that needs is many times what is kept of them."""
 TOGETHER_S: Final = 0.001
 """Tokens that arrive within this are one lump: what one write brings takes several reads."""
 MIN_TOKENS: Final = 4
@@ -70,16 +74,20 @@ class Batcher:
 
 @dataclass(frozen=True)
 class Streams:
-    """One row per answer; ``gaps`` are those between its lumps, in seconds.
+    """One row per answer.
 
-    ``tokens``, ``lumps`` and ``usual`` have shape (rows,) and are 0 where the answer was not
-    streamed; ``usual`` is the median number of tokens in a lump.
+    Attributes:
+        tokens, lumps: shape (rows,), 0 where the answer was not streamed.
+        usual: the median number of tokens in a lump, likewise.
+        gap: seconds between the lumps of each answer in turn, shape (gaps,).
+        first: which of them is the answer's first, shape (rows + 1,).
     """
 
     tokens: Floats
     lumps: Floats
     usual: Floats
-    gaps: Sequence[Floats]
+    gap: Floats
+    first: NDArray[np.int64]
 
     @classmethod
     def of(cls, itl_s: Iterable[Any], output_tokens: Floats) -> Streams:
@@ -87,18 +95,42 @@ class Streams:
 
         Of servers that put several tokens into one chunk, the reported number counts.
         """
+        given = iter(itl_s)
+        blocks = [
+            cls._block(list(islice(given, BLOCK)), output_tokens[start : start + BLOCK])
+            for start in range(0, len(output_tokens), BLOCK)
+        ]
+        return cls.joined(blocks)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Streams]) -> Streams:
+        """The answers of all parts, in order."""
+
+        def every(name: str) -> Floats:
+            return np.concatenate([np.empty(0), *(getattr(part, name) for part in parts)])
+
+        counts = [np.diff(part.first) for part in parts]
+        first = np.cumsum(np.concatenate([[0], *counts]), dtype=np.int64)
+        return cls(every("tokens"), every("lumps"), every("usual"), every("gap"), first)
+
+    @classmethod
+    def _block(cls, itl_s: Sequence[Any], output_tokens: Floats) -> Streams:
         each = [np.asarray(value if _streamed(value) else (), dtype=float) for value in itl_s]
         sizes = np.fromiter(map(len, each), dtype=np.int64, count=len(each))
         between = np.concatenate([np.empty(0), *each])
         row = np.repeat(np.arange(len(each)), sizes)
         apart = between > TOGETHER_S
         counts = np.bincount(row[apart], minlength=len(each))
-        gaps = np.split(between[apart], np.cumsum(counts)[:-1])[: len(each)]
         chunks = np.where(sizes > 0, sizes + 1.0, 0.0)
         tokens = np.where(chunks > 0, np.fmax(chunks, output_tokens), 0.0)
         per_chunk = np.divide(tokens, chunks, out=np.zeros_like(tokens), where=chunks > 0)
-        usual = _usual_lump(sizes, row, apart)
-        return cls(tokens, np.where(chunks > 0, counts + 1.0, 0.0), usual * per_chunk, gaps)
+        return cls(
+            tokens=tokens,
+            lumps=np.where(chunks > 0, counts + 1.0, 0.0),
+            usual=_usual_lump(sizes, row, apart) * per_chunk,
+            gap=between[apart],
+            first=np.concatenate([[0], np.cumsum(counts)]),
+        )
 
     @property
     def telling(self) -> Mask:
@@ -111,9 +143,13 @@ class Streams:
         share: Floats = self.tokens / np.maximum(self.lumps, 1)
         return share
 
+    def gaps(self, row: int) -> Floats:
+        """Gaps between an answer's lumps, in seconds."""
+        return self.gap[self.first[row] : self.first[row + 1]]
+
     def inner(self, row: int) -> Floats:
-        """Gaps between lumps but for the last, which an answer's end may cut short."""
-        return self.gaps[row][:-1]
+        """The same but for the last, which an answer's end may cut short."""
+        return self.gaps(row)[:-1]
 
 
 def _streamed(value: Any) -> bool:
@@ -161,7 +197,7 @@ def recognise(streams: Streams, ttft_s: Floats, among: Mask) -> Batcher | None:
         return _at_once(streams, ttft_s, rows)
     beat = float(np.median(gaps))
     early = np.concatenate([_early(each, beat) for each in inner])
-    last = np.array([streams.gaps[row][-1] for row in lumped])
+    last = np.array([streams.gaps(row)[-1] for row in lumped])
     regular = (
         beat >= SHORTEST_S
         and early.mean() <= MOST_EARLY

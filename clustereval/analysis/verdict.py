@@ -12,7 +12,7 @@ from clustereval.analysis.checks import ALL_CHECKS, Check, NotObserved
 from clustereval.analysis.conclusion import conclude
 from clustereval.analysis.gates import Draft, decide
 from clustereval.analysis.goodput import goodput
-from clustereval.analysis.slices import Frames, load_frames
+from clustereval.analysis.slices import Frames, judged_requests, load_frames
 from clustereval.analysis.warmup import warmup
 from clustereval.core.findings import Finding, Findings, Warning, WarningCode
 from clustereval.core.looks import Looks
@@ -25,9 +25,10 @@ def analyse(run: Run) -> Findings:
     Raises:
         RunFolderError: the requests table is missing, or a file is damaged.
     """
-    frames = load_frames(run)
+    requests = judged_requests(run)
+    frames = load_frames(run, requests)
     findings = analyse_frames(frames).model_copy(
-        update={"goodput": goodput(frames), "warmup": warmup(run.requests, frames)}
+        update={"goodput": goodput(frames), "warmup": warmup(requests, frames)}
     )
     run.write_findings(findings)
     return findings

@@ -186,14 +186,23 @@ def characters(prompt: Prompt) -> int:
 
 
 def _text(seed: int, name: tuple[str, int | str], words: int) -> str:
-    """``words`` words that begin with the spelled-out name, so that no two begin alike."""
+    """``words`` words that begin with the spelled-out name, so that no two begin alike.
+
+    Each word comes once before any comes again: where some are one token and some are several, all
+    texts of a length are yet nearly as many tokens.
+    """
     kind, key = name
     number = key if isinstance(key, int) else _hashed(key)
-    drawn = substream(seed, "filler", kind, key).integers(0, len(WORDS), max(words, _NAME_WORDS))
-    # The last digit first: neighbouring ids then differ in their first word.
+    rounds = -(-max(words, _NAME_WORDS) // len(WORDS))
+    every = np.tile(np.arange(len(WORDS)), (rounds, 1))
+    drawn = substream(seed, "filler", kind, key).permuted(every, axis=1).ravel()
+    # The last digit first: neighbouring ids then differ in their first word. And each place begins
+    # elsewhere: the many zeros of a small id would all be one word, of so many tokens.
     for place in range(_NAME_WORDS):
-        number, drawn[place] = divmod(number, len(WORDS))
-    return _TABLE[drawn[:words]].tobytes().decode("ascii")
+        number, digit = divmod(number, len(WORDS))
+        drawn[place] = (digit + place * (len(WORDS) // _NAME_WORDS + 1)) % len(WORDS)
+    text: bytes = _TABLE[drawn[:words]].tobytes()
+    return text.decode("ascii")
 
 
 def _hashed(key: str) -> int:

@@ -156,6 +156,28 @@ def test_a_larger_design_never_sees_worse(
     assert (shares[1] or 2.0) <= (shares[0] or 2.0) + 1e-3
 
 
+@given(growth=st.floats(1.0, 30.0), further=st.floats(1.0, 30.0))
+def test_of_what_a_longer_scenario_adds_half_is_counted_on_in_buckets(
+    growth: float, further: float
+) -> None:
+    """Where the cluster's state decides which rows come; all of it where the plan does."""
+    design = once(10_000)
+    pinned = replace(gate(design), slice={"replica_id": "r1"})
+    busy = replace(gate(design), slice={"saturation_bucket": "saturating"})
+    # The expected rows are those of the longer scenario.
+    assert _pairs(pinned.counted_on(growth)) == pytest.approx(10_000)
+    counted = _pairs(busy.counted_on(growth))
+    assert counted == pytest.approx(10_000 * (0.5 + 0.5 / growth))
+    # And it is the same whether a scenario is made so long at once or by and by.
+    later = busy.counted_on(growth).grown(further, since=growth)
+    assert _pairs(later) == pytest.approx(further * _pairs(busy.counted_on(growth * further)))
+
+
+def _pairs(counted: Gate) -> float:
+    assert isinstance(counted.design, Paired)
+    return counted.design.slice_.prompts
+
+
 # -- the gates of a plan ---------------------------------------------------------------------
 
 
@@ -372,7 +394,8 @@ def test_the_prompts_that_would_do_are_those_of_the_whole_scenario() -> None:
     prompts = max(item.prompts or 0 for item in sizing.limited)
     assert growth > 1.5
     larger = more_prompts(grown(sizing.loaded, growth, 1.0)[0], prompts)
-    seen = outlook(larger, planned(larger, priors), priors).of("traffic_drift")
+    times = sizing.longer * growth
+    seen = outlook(larger, planned(larger, priors), priors, times).of("traffic_drift")
     drops = [sight.sees for sight in seen if sight.gate.drop]
     assert drops
     assert max(sees or 1.0 for sees in drops) <= 0.083

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.streaming import batched, honest, seen, starved
+from clustereval.analysis import streams as analysis_streams
 from clustereval.analysis.slices import build_frames
 from clustereval.analysis.streams import TOGETHER_S, Streams, held_back, recognise
 from clustereval.analysis.verdict import analyse_frames
@@ -59,12 +60,7 @@ def test_answers_of_a_batcher_count_as_held_and_others_do_not() -> None:
     make = one_by_one(0.01, 0.2, (12, 40))
     held = answers(make, batcher(0.05), rng, 60)
     free = answers(make, lambda times, _: times, rng, 60)
-    both = Streams(
-        np.concatenate([held.streams.tokens, free.streams.tokens]),
-        np.concatenate([held.streams.lumps, free.streams.lumps]),
-        np.concatenate([held.streams.usual, free.streams.usual]),
-        [*held.streams.gaps, *free.streams.gaps],
-    )
+    both = Streams.joined([held.streams, free.streams])
     ttft = np.concatenate([held.ttft_s, free.ttft_s])
     found = recognise(both, ttft, np.ones(120, dtype=bool))
     counted = held_back(both, found)
@@ -85,16 +81,22 @@ def test_several_tokens_in_one_chunk_are_one_lump() -> None:
     assert (streams.tokens[0], streams.lumps[0], streams.per_lump[0]) == (18.0, 3.0, 6.0)
 
 
-@given(st.lists(st.none() | st.lists(st.sampled_from([0.0, 0.0005, 0.01, 0.05]))))
-def test_lumps_are_those_that_one_counts_by_hand(itl_s: list[list[float] | None]) -> None:
-    """Of any answers together, as of each alone: gaps, lumps, and the lump of usual size."""
-    streams = Streams.of(itl_s, np.full(len(itl_s), np.nan))
-    assert len(streams.gaps) == len(itl_s)
+@given(
+    st.lists(st.none() | st.lists(st.sampled_from([0.0, 0.0005, 0.01, 0.05]))), st.integers(1, 9)
+)
+def test_lumps_are_those_that_one_counts_by_hand(
+    itl_s: list[list[float] | None], block: int
+) -> None:
+    """Of any answers, in blocks of any size, as of each alone: gaps, lumps, and the usual lump."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analysis_streams, "BLOCK", block)
+        streams = Streams.of(itl_s, np.full(len(itl_s), np.nan))
+    assert len(streams.tokens) == len(streams.usual) == len(streams.first) - 1 == len(itl_s)
     for row, between in enumerate(itl_s):
         lumps = [1]
         for gap in between or []:
             lumps = [*lumps, 1] if gap > TOGETHER_S else [*lumps[:-1], lumps[-1] + 1]
-        assert streams.gaps[row].tolist() == [gap for gap in between or [] if gap > TOGETHER_S]
+        assert streams.gaps(row).tolist() == [gap for gap in between or [] if gap > TOGETHER_S]
         assert streams.tokens[row] == (len(between) + 1 if between else 0)
         assert streams.lumps[row] == (len(lumps) if between else 0)
         assert streams.usual[row] == (np.median(lumps) if between else 0)

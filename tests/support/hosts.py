@@ -6,15 +6,18 @@ its own (``unshare --time``).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
+
+import pytest
 
 
 class CannotError(Exception):
@@ -117,6 +120,21 @@ class Hosts:
 
     def _run(self, *words: str, check: bool = True) -> None:
         subprocess.run(["ip", *words], check=check, capture_output=True, text=True, timeout=10)
+
+
+@contextlib.contextmanager
+def hosts_or_skip(names: Sequence[str]) -> Iterator[Hosts]:
+    """The hosts, for a test; skipped where the machine makes none, but never as root in CI."""
+    try:
+        made = Hosts(names).__enter__()
+    except CannotError as error:
+        if os.geteuid() == 0 and os.environ.get("CI"):
+            pytest.fail(f"root, and yet no network namespaces: {error}")
+        pytest.skip(f"no network namespaces here: {error}")
+    try:
+        yield made
+    finally:
+        made.__exit__()
 
 
 def python(*words: str) -> list[str]:

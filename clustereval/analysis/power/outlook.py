@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from clustereval.analysis.checks import ALL_CHECKS, NotObserved
 from clustereval.analysis.clusters import degrees_of_freedom, few_windows
-from clustereval.analysis.designs import Design
+from clustereval.analysis.designs import Design, Paired
 from clustereval.analysis.estimates import windows_short
 from clustereval.analysis.gates import Draft
 from clustereval.analysis.power.expected import expected_frames
@@ -26,6 +26,12 @@ from clustereval.core.scenario_file import LoadedScenario
 
 POWER: Final = 0.9
 """Share of runs in which an effect of the stated size is to fail its gate."""
+RECUR: Final = 0.5
+"""Part of a longer scenario's further rows that is counted on in buckets and patterns: a fleet that
+has grown and a cache that has filled meet fewer than the shorter run did. Half of them to all came
+in simulated fleets (``python -m benchmarks.verdict``)."""
+OF_STATE: Final = ("saturation_bucket", "cache_bucket", "traffic_pattern")
+"""Slices that rows come into, or are paired within, by what the cluster was like."""
 SIZELESS: Final = ("streaming", "run_health")
 """Checks whose findings are facts of the run, or read off single answers: no plan sizes them."""
 
@@ -53,6 +59,25 @@ class Gate:
     drop: bool
     design: Design | None
     why: str = ""
+
+    def grown(self, factor: float, since: float = 1.0) -> Gate:
+        """The same in a scenario ``factor`` times as long, with as many times the prompts.
+
+        Args:
+            since: how many times longer it is already than the one whose buckets are known.
+        """
+        if any(name in self.slice for name in OF_STATE):
+            factor = (1 + RECUR * (factor * since - 1)) / (1 + RECUR * (since - 1))
+        return self._with(factor)
+
+    def counted_on(self, growth: float) -> Gate:
+        """The same with as many of its rows as come: it expects that all recur."""
+        return self.grown(growth)._with(1 / growth)
+
+    def _with(self, factor: float) -> Gate:
+        """So many times the pairs, as far as those are what it compares."""
+        design = self.design
+        return replace(self, design=design.grown(factor) if isinstance(design, Paired) else design)
 
     def sees(self, noise: Noise, tail: float) -> float | None:
         """The smallest true effect that fails in ``POWER`` of runs; None where none does.
@@ -134,13 +159,19 @@ class Outlook:
         }
 
 
-def outlook(loaded: LoadedScenario, plan: pd.DataFrame, priors: Priors) -> Outlook:
+def outlook(
+    loaded: LoadedScenario, plan: pd.DataFrame, priors: Priors, growth: float = 1.0
+) -> Outlook:
     """What a run of ``plan`` will see, if the cluster is as ``priors`` say.
 
     The gates are those that the checks themselves make of the expected rows. Each is taken at the
     level that Holm gives it where no other gate fails, which is the worst.
+
+    Args:
+        growth: how many times as long it is as the scenario whose buckets the priors share out.
     """
-    gates, unobserved = planned_gates(expected_frames(loaded, plan, priors))
+    expected, unobserved = planned_gates(expected_frames(loaded, plan, priors))
+    gates = [gate.counted_on(growth) if growth > 1 else gate for gate in expected]
     tested = sum(gate.design is not None for gate in gates)
     alpha = 1 - loaded.scenario.checks.confidence
     tail = alpha / 2 / max(tested, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pandas as pd
@@ -58,11 +58,13 @@ class Sizing:
 
     Attributes:
         effect: is to fail in ``POWER`` of runs; see :func:`size_for`.
+        longer: how many times as long its traffic is.
         overrides: what changes, as ``--set`` takes it; empty: it is large enough.
         limited: gates that only more prompts help.
     """
 
     effect: float
+    longer: float
     overrides: Overrides
     loaded: LoadedScenario
     plan: pd.DataFrame
@@ -72,6 +74,7 @@ class Sizing:
     def as_json(self) -> dict[str, Any]:
         return {
             "effect": self.effect,
+            "times_as_long": self.longer,
             "overrides": list(self.overrides),
             "requests": len(self.plan),
             "limited_by_prompts": [item.as_json() for item in self.limited],
@@ -137,12 +140,13 @@ def size_for(
     asked = chosen.plan["prompt_id"].nunique()
 
     def limited(sight: Sight) -> Limited:
-        growth = _growth(sight.gate, chosen.outlook, effect)
+        growth = _growth(sight.gate, chosen, effect)
         prompts = None if growth is None else math.ceil(growth * asked)
         return Limited(sight, sizes.get(_key(sight.gate)), growth, prompts)
 
     return Sizing(
         effect,
+        chosen.longer,
         chosen.overrides,
         chosen.loaded,
         chosen.plan,
@@ -153,6 +157,7 @@ def size_for(
 
 @dataclass(frozen=True)
 class _Candidate:
+    longer: float
     loaded: LoadedScenario
     plan: pd.DataFrame
     outlook: Outlook
@@ -186,12 +191,12 @@ class _Search:
         loaded, overrides = grown(self.loaded, longer, oftener)
         loaded, margins = with_margins(loaded, self.effect, self.margins)
         plan = planned(loaded, self.priors, self.seed)
-        seen = outlook(loaded, plan, self.priors)
+        seen = outlook(loaded, plan, self.priors, longer)
         wanted = tuple(
             s for s in seen.sights if s.gate.check in self.margins and aims_at(s.gate, self.effect)
         )
         blind = tuple(s for s in wanted if s.sees is None or s.sees > self.effect)
-        return _Candidate(loaded, plan, seen, (*margins, *overrides), wanted, blind)
+        return _Candidate(longer, loaded, plan, seen, (*margins, *overrides), wanted, blind)
 
 
 def grown(
@@ -229,15 +234,14 @@ def _key(gate: Gate) -> tuple[str, str, str]:
     return gate.check, gate.metric, str(gate.slice)
 
 
-def _growth(gate: Gate, seen: Outlook, effect: float) -> float | None:
+def _growth(gate: Gate, chosen: _Candidate, effect: float) -> float | None:
     """So many times the prompts, each asked as often, with which the gate would see ``effect``."""
-    design = gate.design
-    if not isinstance(design, Paired):
+    if not isinstance(gate.design, Paired):
         return None
+    seen = chosen.outlook
 
     def sees(factor: float) -> bool:
-        larger = replace(gate, design=design.grown(factor))
-        found = larger.sees(seen.priors.noise, seen.tail)
+        found = gate.grown(factor, chosen.longer).sees(seen.priors.noise, seen.tail)
         return found is not None and found <= effect
 
     return smallest(sees, 1.0, MOST_PROMPTS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from clustereval.core.shipped import scenarios_dir
 from clustereval.load.progress import RAW_START, read_account, read_progress, read_start
 from clustereval.rundir import Run, raw_responses, read_responses
 from tests.load.support import mock_run, mock_scenario
-from tests.support.hosts import CannotError, Hosts, python, wait_for
+from tests.support.hosts import Hosts, hosts_or_skip, python, wait_for
 from tests.support.mock_server import MockServer
 
 pytestmark = pytest.mark.process
@@ -30,16 +29,8 @@ LOAD = {"name": "steady", "duration_s": 12, "arrivals": {"process": "constant", 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Hosts]:
     """Hosts m, w and c."""
-    try:
-        made = Hosts(["m", "w", "c"]).__enter__()
-    except CannotError as error:
-        if os.geteuid() == 0 and os.environ.get("CI"):
-            pytest.fail(f"root, and yet no network namespaces: {error}")
-        pytest.skip(f"no network namespaces here: {error}")
-    try:
+    with hosts_or_skip(["m", "w", "c"]) as made:
         yield made
-    finally:
-        made.__exit__()
 
 
 class Played:
