@@ -49,7 +49,7 @@ class Kind:
     share: float = 0.25
     overrides: tuple[str, ...] = ()
     prompts: int | None = None
-    """So many, further ones being copies of the scenario's own with a word more."""
+    """So many, further ones being copies of the scenario's own with a number before them."""
 
     @classmethod
     def drawn(cls, seed: int) -> Kind:
@@ -107,11 +107,18 @@ def more_prompts(loaded: LoadedScenario, count: int) -> LoadedScenario:
 
 
 def _copy(prompt: Prompt, number: int) -> Prompt:
+    """Another prompt, which shares its prefix with the copies of those that its own shares it with:
+    so that further prompts are found in a cache as often as the first ones are."""
     if number == 0:
         return prompt
-    *before, last = prompt.messages
-    asked = last.model_copy(update={"content": f"{last.content} ({number})"})
-    return prompt.model_copy(update={"id": f"{prompt.id}~{number}", "messages": [*before, asked]})
+    first, *rest = prompt.messages
+    asked = first.model_copy(update={"content": f"({number}) {first.content}"})
+    names = {
+        name: f"{value}~{number}"
+        for name in ("id", "prefix_group", "session_id")
+        if (value := getattr(prompt, name)) is not None
+    }
+    return prompt.model_copy(update={**names, "messages": [asked, *rest]})
 
 
 @dataclass(frozen=True)

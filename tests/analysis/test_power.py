@@ -16,8 +16,8 @@ from clustereval.analysis.clusters import MIN_WINDOWS
 from clustereval.analysis.designs import Paired, Ratio, Share
 from clustereval.analysis.intervals import critical, paired_score, quantile_bounds, ratio_bounds
 from clustereval.analysis.power.expected import expected_frames
-from clustereval.analysis.power.outlook import POWER, Gate, Outlook, outlook, planned_gates
-from clustereval.analysis.power.priors import Priors, priors_of
+from clustereval.analysis.power.outlook import POWER, RECUR, Gate, Outlook, outlook, planned_gates
+from clustereval.analysis.power.priors import Priors, priors_from, priors_of
 from clustereval.analysis.power.sizing import grown, planned, size_for
 from clustereval.analysis.samples import Noise, Sample
 from clustereval.analysis.slices import Frames
@@ -157,17 +157,17 @@ def test_a_larger_design_never_sees_worse(
 
 
 @given(growth=st.floats(1.0, 30.0), further=st.floats(1.0, 30.0))
-def test_of_what_a_longer_scenario_adds_half_is_counted_on_in_buckets(
+def test_of_what_a_longer_scenario_adds_a_part_is_counted_on_in_buckets_of_load(
     growth: float, further: float
 ) -> None:
-    """Where the cluster's state decides which rows come; all of it where the plan does."""
+    """Where the fleet decides which rows come; all of it where the plan does."""
     design = once(10_000)
     pinned = replace(gate(design), slice={"replica_id": "r1"})
     busy = replace(gate(design), slice={"saturation_bucket": "saturating"})
     # The expected rows are those of the longer scenario.
     assert _pairs(pinned.counted_on(growth)) == pytest.approx(10_000)
     counted = _pairs(busy.counted_on(growth))
-    assert counted == pytest.approx(10_000 * (0.5 + 0.5 / growth))
+    assert counted == pytest.approx(10_000 * (RECUR + (1 - RECUR) / growth))
     # And it is the same whether a scenario is made so long at once or by and by.
     later = busy.counted_on(growth).grown(further, since=growth)
     assert _pairs(later) == pytest.approx(further * _pairs(busy.counted_on(growth * further)))
@@ -313,6 +313,30 @@ def test_an_earlier_run_shows_its_own_variance(tmp_path: Any) -> None:
     assert priors.repeatable == Priors().repeatable
 
 
+def test_what_is_new_to_a_replica_is_told_from_what_it_lost() -> None:
+    """A cache that misses what is new and finds all else is expected to miss so again: with twice
+    the traffic no more prompts are new. Replicas that came under load count for it."""
+    priors = Priors(
+        replicas=2, replicas_loaded=4, cache_new=1.0, cache_low=0.0, cache_medium=0.0,
+        cache_repeatable=0.0,
+    )  # fmt: skip
+    short = small()
+    frames = [
+        expected_frames(source, planned(source, priors), priors)
+        for source in (short, grown(short, 2.0, 1.0)[0])
+    ]
+    missed = [int(f.where(cache_bucket="low").sum()) for f in frames]
+    assert missed[0] <= missed[1] <= 4 * 240
+    assert missed[1] < 1.5 * missed[0]
+    assert len(frames[0]) * 1.5 < len(frames[1])
+    assert len(frames[0].levels("replica_id", frames[0].traffic)) == 4
+    assert len(frames[0].levels("replica_id", frames[0].baseline)) == 2
+    found, known = priors_from(frames[0])
+    assert {"cache_new", "cache_low", "replicas_loaded"} <= set(known)
+    assert (found.replicas, found.replicas_loaded) == (2, 4)
+    assert (found.cache_new, found.cache_low, found.cache_medium) == (1.0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -321,6 +345,7 @@ def test_an_earlier_run_shows_its_own_variance(tmp_path: Any) -> None:
         ("flip=much", ["flip", "'much'"]),
         ("flip=2", ["flip", "less than or equal to 1"]),
         ("warm=0.9", ["warm + saturating + scaling", "more than 1"]),
+        ("cache_new=1", ["cache_new + cache_medium", "more than 1"]),
     ],
 )
 def test_a_prior_that_cannot_be_is_refused(change: str, words: list[str]) -> None:

@@ -10,17 +10,19 @@ import pandas as pd
 from scipy import special
 
 from clustereval.analysis.divergence import TEXT
-from clustereval.analysis.power.priors import Priors
+from clustereval.analysis.power.priors import Priors, new_to_replica
 from clustereval.analysis.slices import (
     NOT_APPLICABLE,
     SCORED,
     Floats,
     Frames,
+    Mask,
     Rubric,
     build_frames,
 )
 from clustereval.core.checks import Contrast
 from clustereval.core.columns import REQUESTS
+from clustereval.core.inputs import same_input
 from clustereval.core.scenario import Buckets, Scenario
 from clustereval.core.scenario_file import LoadedScenario
 from clustereval.core.seeds import substream
@@ -82,33 +84,48 @@ def _normal_scores(count: int, rng: np.random.Generator) -> Floats:
 
 def _add_cluster(frame: pd.DataFrame, scenario: Scenario, priors: Priors) -> None:
     saturation = _saturation(frame, scenario.buckets, priors)
+    loaded = (frame["role"] == "traffic").to_numpy(bool)
+    count = np.where(loaded, priors.replicas_loaded or priors.replicas, priors.replicas)
+    drawn = substream(scenario.seed, "outlook", "replica").integers(0, count)
+    pinned = frame["pin"].astype("string").str.extract(r"^rank:(\d+)$")[0].astype("Float64")
+    rank = pinned.fillna(pd.Series(drawn, index=frame.index)).astype(int)
     if priors.level == "client":
         frame["in_flight"] = np.ceil(saturation).astype(int)
     else:
-        drawn = substream(scenario.seed, "outlook", "replica").integers(
-            0, priors.replicas, len(frame)
-        )
-        pinned = frame["pin"].astype("string").str.extract(r"^rank:(\d+)$")[0].astype("Float64")
-        rank = pinned.fillna(pd.Series(drawn, index=frame.index)).astype(int)
         frame["replica_rank"] = rank
         frame["replica_id"] = [f"r{number}" for number in rank]
         frame["replica_count"] = float(priors.replicas)
         frame["cluster_queue_depth"] = saturation * priors.replicas
     if priors.cache_low is not None:
         hit = scenario.buckets.cache_hit
-        draw = _drawn_hits(frame, priors, substream(scenario.seed, "outlook", "cache"))
-        medium = priors.cache_low + priors.cache_medium
+        new = _new(frame, rank.to_numpy(), priors)
+        low = np.where(new, priors.cache_new, priors.cache_low)
+        draw = _drawn_hits(frame, new, priors, substream(scenario.seed, "outlook", "cache"))
         values = [0.0, (hit.medium + hit.high) / 2]
-        ratio = np.select([draw < priors.cache_low, draw < medium], values, 1.0)
+        ratio = np.select([draw < low, draw < low + priors.cache_medium], values, 1.0)
         frame["prompt_tokens"] = _TOKENS
         frame["cached_tokens"] = np.round(ratio * _TOKENS).astype(int)
 
 
-def _drawn_hits(frame: pd.DataFrame, priors: Priors, rng: np.random.Generator) -> Floats:
-    """Uniform draws that two requests of one prompt share as often as makes them correlate so."""
+def _new(frame: pd.DataFrame, rank: np.ndarray, priors: Priors) -> Mask:
+    """Which requests bring their replica a prompt that it has not had, shape (rows,)."""
+    order = np.argsort(frame["due_s"].to_numpy(float), kind="stable")
+    content = pd.factorize(same_input(frame))[0]
+    # Who sees no replica has counted as new what was new to all of them.
+    where = np.zeros_like(rank) if priors.level == "client" else rank
+    new = np.empty(len(frame), dtype=bool)
+    new[order] = new_to_replica(content[order], where[order])
+    return new
+
+
+def _drawn_hits(frame: pd.DataFrame, new: Mask, priors: Priors, rng: np.random.Generator) -> Floats:
+    """Uniform draws that two requests of one prompt share as often as makes them correlate so.
+
+    What a new prompt finds is what it has in common with others, the same at each replica.
+    """
     prompt = pd.factorize(frame["prompt_id"])[0]
     own = rng.random(len(frame))
-    shared = rng.random(len(frame)) < np.sqrt(priors.cache_repeatable)
+    shared = new | (rng.random(len(frame)) < np.sqrt(priors.cache_repeatable))
     return np.where(shared, rng.random(int(prompt.max()) + 1)[prompt], own)
 
 

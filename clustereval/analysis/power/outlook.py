@@ -26,12 +26,12 @@ from clustereval.core.scenario_file import LoadedScenario
 
 POWER: Final = 0.9
 """Share of runs in which an effect of the stated size is to fail its gate."""
-RECUR: Final = 0.5
-"""Part of a longer scenario's further rows that is counted on in buckets and patterns: a fleet that
-has grown and a cache that has filled meet fewer than the shorter run did. Half of them to all came
-in simulated fleets (``python -m benchmarks.verdict``)."""
-OF_STATE: Final = ("saturation_bucket", "cache_bucket", "traffic_pattern")
-"""Slices that rows come into, or are paired within, by what the cluster was like."""
+RECUR: Final = 0.75
+"""Part of a longer scenario's further rows that is counted on in buckets of load and in patterns: a
+fleet that has grown meets fewer than the shorter run did. Of simulated fleets 70% of them to all
+came (``python -m benchmarks.verdict``)."""
+OF_LOAD: Final = ("saturation_bucket", "traffic_pattern")
+"""Slices that rows come into, or are paired within, by how loaded the fleet was."""
 SIZELESS: Final = ("streaming", "run_health")
 """Checks whose findings are facts of the run, or read off single answers: no plan sizes them."""
 
@@ -66,7 +66,7 @@ class Gate:
         Args:
             since: how many times longer it is already than the one whose buckets are known.
         """
-        if any(name in self.slice for name in OF_STATE):
+        if any(name in self.slice for name in OF_LOAD):
             factor = (1 + RECUR * (factor * since - 1)) / (1 + RECUR * (since - 1))
         return self._with(factor)
 

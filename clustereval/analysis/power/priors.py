@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clustereval.analysis.samples import Noise
-from clustereval.analysis.slices import Floats, Frames, load_frames
+from clustereval.analysis.slices import Floats, Frames, Mask, load_frames
 from clustereval.core.columns import REQUESTS
 from clustereval.core.errors import RunFolderError, ScenarioError
 from clustereval.rundir import Run
@@ -35,13 +35,19 @@ class Priors(BaseModel):
 
     level: Literal["client", "ray", "probe"] = Field("probe", description="level of observation")
     replicas: int = Field(2, ge=1, description="replicas that answer")
+    replicas_loaded: int | None = Field(
+        None, ge=1, description="those that answer under load; null: as many"
+    )
     answer_s: Positive = Field(0.5, description="how long an answer takes in the median")
     warm: Share = Field(0.45, description="requests that meet a warm cluster")
     saturating: Share = Field(0.2, description="requests that meet a saturating one")
     scaling: Share = Field(0.1, description="requests that meet a scaling one")
     cache_low: Share | None = Field(
-        0.3, description="requests with a low cache hit; null: not reported"
+        0.2,
+        description="requests with a low cache hit, of those whose prompt the replica had before; "
+        "null: not reported",
     )
+    cache_new: Share = Field(0.6, description="the same where the prompt is new to the replica")
     cache_medium: Share = Field(0.1, description="requests with a medium one")
     cache_repeatable: Share = Field(
         0.5, description="part of the variance of cache hits that a prompt repeats"
@@ -58,7 +64,11 @@ class Priors(BaseModel):
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Self:
-        for names in (("warm", "saturating", "scaling"), ("cache_low", "cache_medium")):
+        for names in (
+            ("warm", "saturating", "scaling"),
+            ("cache_low", "cache_medium"),
+            ("cache_new", "cache_medium"),
+        ):
             total = sum(getattr(self, name) or 0.0 for name in names)
             if total > 1 + 1e-9:
                 raise ValueError(f"{' + '.join(names)} is {total:g}, which is more than 1")
@@ -136,22 +146,38 @@ def _cluster(frames: Frames) -> dict[str, Any]:
     replicas = frames.levels("pin", frames.baseline) or frames.levels("replica_id")
     if replicas:
         known["replicas"] = len(replicas)
-    for column, names in (
-        ("saturation_bucket", {"warm": "warm", "saturating": "saturating", "scaling": "scaling"}),
-        ("cache_bucket", {"low": "cache_low", "medium": "cache_medium"}),
-    ):
-        rows = frames.traffic & frames.factors[column].known
-        if rows.any():
-            for level, name in names.items():
-                mine = rows & frames.where(**{column: level})
-                known[name] = float(mine.sum() / rows.sum())
-            if column == "cache_bucket":
-                low = frames.where(cache_bucket="low")[rows].astype(float)
-                known["cache_repeatable"] = _icc(low, frames.prompt[rows]) or 0.0
-        elif column == "cache_bucket":
-            known["cache_low"] = None
-            known["cache_medium"] = 0.0
-    return known
+    if loaded := frames.levels("replica_id", frames.traffic):
+        known["replicas_loaded"] = max(len(loaded), known["replicas"])
+    rows = frames.traffic & frames.factors["saturation_bucket"].known
+    if rows.any():
+        for level in ("warm", "saturating", "scaling"):
+            mine = rows & frames.where(saturation_bucket=level)
+            known[level] = float(mine.sum() / rows.sum())
+    return known | _cache(frames)
+
+
+def _cache(frames: Frames) -> dict[str, Any]:
+    """Shares of cache hits, of prompts that are new to their replica apart from others."""
+    rows = np.flatnonzero(frames.factors["cache_bucket"].known & frames.ok)
+    if not len(rows):
+        return {"cache_low": None, "cache_medium": 0.0}
+    rows = rows[np.argsort(frames.numbers("sent_s")[rows], kind="stable")]
+    new = new_to_replica(frames.content[rows], frames.factors["replica_id"].codes[rows])
+    low = frames.where(cache_bucket="low")[rows].astype(float)
+    medium = float(frames.where(cache_bucket="medium")[rows].mean())
+    known: dict[str, Any] = {"cache_medium": medium}
+    for name, among in (("cache_low", ~new), ("cache_new", new)):
+        if among.any():
+            known[name] = min(float(low[among].mean()), 1 - medium)
+    again = rows[~new]
+    return known | {"cache_repeatable": _icc(low[~new], frames.prompt[again]) or 0.0}
+
+
+def new_to_replica(content: np.ndarray, replica: np.ndarray) -> Mask:
+    """Which requests are the first of their content at their replica; all in order of time."""
+    pairs = pd.DataFrame({"content": content, "replica": replica})
+    mask: Mask = ~pairs.duplicated().to_numpy(dtype=bool)
+    return mask
 
 
 def _answers(frames: Frames) -> dict[str, Any]:
