@@ -117,7 +117,8 @@ def render_priors(
     if source is not None:
         shown = ", ".join(f"{name} {values[name]}" for name in values if name in known)
         console.print(Text(f"From {source}: {shown}"), highlight=False)
-    assumed = ", ".join(f"{name} {values[name]}" for name in values if name not in known)
+    given = [name for name, value in priors if value is not None and name not in known]
+    assumed = ", ".join(f"{name} {values[name]}" for name in given)
     hint = "" if source is not None else "; or take them --from RUN"
     text = f"Assumed: {assumed} (change with --prior NAME=VALUE{hint})"
     console.print(Text(text), highlight=False)
@@ -136,7 +137,8 @@ def render_sizing(
     size = f"a latency {sizing.effect:g} times as long" if sizing.effect > 1 else drop
     console.print()
     if not sizing.overrides:
-        console.print(Text(f"To fail {size}: nothing need change."), highlight=False)
+        said = "neither longer phases nor repeats help" if sizing.limited else "nothing need change"
+        console.print(Text(f"To fail {size}: {said}."), highlight=False)
     else:
         after = len(sizing.plan)
         text = f"To fail {size}: {count(after)} requests instead of {count(requests)}"
@@ -173,9 +175,13 @@ def _limit(item: Limited) -> str:
             f"all is {GROWTH[-1]:g} times as long"
         )
     return (
-        f"{where}: {count(gate.clusters)} prompts see {amount(gate, item.sight.sees)}, and "
-        f"{amount(gate, item.longest)} where all is {GROWTH[-1]:g} times as long; {helps}"
+        f"{where}: {count(gate.clusters)} prompts see {_drop(gate, item.sight.sees)}, and "
+        f"{_drop(gate, item.longest)} where all is {GROWTH[-1]:g} times as long; {helps}"
     )
+
+
+def _drop(gate: Gate, value: float | None) -> str:
+    return "no drop" if value is None else amount(gate, value)
 
 
 def command(scenario: str, overrides: Sequence[str]) -> str:

@@ -120,6 +120,15 @@ def test_overrides_can_be_pasted(command) -> None:  # type: ignore[no-untyped-de
     assert "--set checks.replica_skew.score_margin=0.025" in said.out
 
 
+def test_what_no_length_helps_is_not_called_enough(command) -> None:  # type: ignore[no-untyped-def]
+    """Where only more prompts would show an effect, that is what the sizing says."""
+    said = command("prelaunch", "--detect", "0.08", "--check", "traffic_drift")
+    text = " ".join(said.out.split())
+    assert "To fail a drop of 8 points: neither longer phases nor repeats help." in text
+    assert "prompts see no drop, and" in text
+    assert "prompts in all would do, in phases" in text
+
+
 def test_an_earlier_run_is_named_with_what_it_showed(command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """`--from` says what was read off the run, and what had to be assumed all the same."""
     synthetic_run(tmp_path / "last", prompts=tiny_library(), rows=3000)
