@@ -209,6 +209,13 @@ class Run:
                 f"{path}: not there", change="run the stage that writes it: see reports/README.md"
             )
         try:
+            lacks = sorted(set(table.needs) - set(pq.read_schema(path).names))
+            if lacks:
+                raise RunFolderError(
+                    f"{path}: damaged: no column {', '.join(lacks)}",
+                    expected="the columns that reports/README.md lists",
+                    change="write the file whole, or run the stage again that writes it",
+                )
             columns = [name for name in table.names if name not in without]
             return table.to_pandas(pq.read_table(path, schema=table.schema, columns=columns))
         except (OSError, ValueError) as error:

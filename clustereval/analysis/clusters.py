@@ -22,6 +22,9 @@ MIN_WINDOWS = 4
 """An estimate that varies, from load windows that are worth fewer than this (to the nearest whole
 one), has no interval: what windows differ by cannot be told from so few."""
 
+MIN_PROMPTS = 10
+"""With fewer, prompts that seem to differ less than chance has it say so by chance."""
+
 
 def few_windows(df: float) -> bool:
     return df + 1 < MIN_WINDOWS - 0.5
@@ -90,13 +93,19 @@ class Spread:
         and taking t with Satterthwaite's degrees of freedom was rejected: where windows happen to
         differ little both are too small at once, and with 4 to 8 windows a bound at a tail of 1 in
         1,600 is missed 3 to 17 times as often (``tests/analysis/test_clusters.py``).
+
+        What prompts repeat comes out below zero by chance. Of few prompts that is nearly all of
+        what windows differ by, times a large t: it counts as zero there. A single prompt's is.
         """
         tail = min(tail, 0.49)  # at .5 every critical value is 0, and only their ratio matters
         by_prompts = critical(tail, max(self.prompts - 1.0, 1.0)) ** 2
         squared = by_prompts * self.by_prompt
         if self.windows:
             by_windows = critical(tail, max(self.window_df, 1.0)) ** 2 * self.by_window
-            squared = max(squared, by_windows + by_prompts * (self.by_prompt - self.by_cell))
+            repeated = self.by_prompt - self.by_cell
+            if self.prompts < MIN_PROMPTS:
+                repeated = max(repeated, 0.0)
+            squared = max(squared, by_windows + by_prompts * repeated)
         return squared / critical(tail) ** 2
 
     def wider(self, factor: float) -> Spread:
@@ -110,7 +119,8 @@ class Spread:
         """
         if not self.varied or unit_variance <= 0:
             return max(cap, 1.0)
-        return max(min(cap, unit_variance / self.variance(tail)), 1.0)
+        variance = self.variance(tail)
+        return max(min(cap, unit_variance / variance), 1.0) if variance > 0 else max(cap, 1.0)
 
 
 def by_cluster(influence: Floats, codes: Codes) -> tuple[float, int]:

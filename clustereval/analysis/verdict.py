@@ -75,12 +75,15 @@ _PLACES = ("replica_id", "tenant", "saturation_bucket", "cache_bucket", "traffic
 
 def _with_phase(frames: Frames, draft: Draft) -> Draft:
     """The draft with the phase in which further requests would meet its slice."""
-    names = {key: str(v) for key, v in draft.finding.slice.items() if key in _PLACES and v}
-    if not draft.finding.gate or not names:
+    slice_ = draft.finding.slice
+    names = {key: str(v) for key, v in slice_.items() if key in _PLACES and v}
+    idle = not names and slice_.get("role") == "baseline"
+    if not draft.finding.gate or not (names or idle):
         return draft
     inside = frames.where(**names)
     pinned = inside & frames.baseline & frames.factors["pin"].known
-    among = pinned if "replica_id" in names and pinned.any() else inside & frames.traffic
+    at_idle = frames.baseline if idle else pinned if "replica_id" in names else None
+    among = at_idle if at_idle is not None and at_idle.any() else inside & frames.traffic
     phase = frames.factors["phase"]
     counts = np.bincount(phase.codes[among & phase.known], minlength=len(phase.levels) or 1)
     if not counts.any():

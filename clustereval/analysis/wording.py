@@ -93,7 +93,8 @@ def longer(finding: Finding) -> str:
 def more(finding: Finding) -> str:
     """What would decide an undecided finding; empty where that is not known.
 
-    Asking the same prompts again makes no paired finding narrower than its prompts allow.
+    Asking the same prompts again makes no finding narrower than its prompts allow, where those are
+    what is independent.
     """
     if not finding.more_requests:
         return ""
@@ -104,7 +105,8 @@ def more(finding: Finding) -> str:
     count = f"about {math.ceil(finding.more_requests / scale) * scale:,} more requests"
     if finding.more_in is not None:
         count += f" in phase {finding.more_in}"
-    return f"{count}{', to further prompts,' if _paired(finding) else ''} would decide"
+    further = _paired(finding) or finding.resampling_unit.startswith("prompt")
+    return f"{count}{', to further prompts,' if further else ''} would decide"
 
 
 def _paired(finding: Finding) -> bool:

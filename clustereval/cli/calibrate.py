@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from clustereval.cli.options import processes_option
+from clustereval.cli.options import NumberRange, processes_option
 
 if TYPE_CHECKING:
     from clustereval.load.calibrate import Step
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     help="Tokens of each answer.",
 )  # fmt: skip
 @click.option(
-    "--ttft", "ttft_s", type=click.FloatRange(0, 60), default=0.1, show_default=True,
+    "--ttft", "ttft_s", type=NumberRange(0, 60), default=0.1, show_default=True,
     help="Seconds to the first token.",
 )  # fmt: skip
 @click.option(
-    "--itl", "itl_s", type=click.FloatRange(0, 60), default=0.02, show_default=True,
+    "--itl", "itl_s", type=NumberRange(0, 60), default=0.02, show_default=True,
     help="Seconds between tokens; 0: the whole answer at once.",
 )  # fmt: skip
 @click.option(
-    "--limit", type=click.FloatRange(0, 1, min_open=True), default=None,
+    "--limit", type=NumberRange(0, 1, min_open=True), default=None,
     help="Part of TTFT, in the median or at p99, that may be the client's own. "
     "[default: run_health's client_ratio]",
 )  # fmt: skip
 @click.option(
-    "--seconds", type=click.FloatRange(10, 3600), default=60, show_default=True,
+    "--seconds", type=NumberRange(10, 3600), default=60, show_default=True,
     help="Time for all of it.",
 )  # fmt: skip
 @processes_option

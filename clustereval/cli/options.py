@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,19 @@ from serve_apps.registry import APPS
 
 if TYPE_CHECKING:
     from clustereval.load.engine import Workers
+
+
+class NumberRange(click.FloatRange):
+    """A range of numbers, of which ``nan`` and ``inf`` are none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number} is no finite number.", param, ctx)
+        return number
+
 
 fault_option = click.option(
     "--fault", "fault_specs", multiple=True, metavar="NAME[=STRENGTH]",
@@ -29,7 +43,7 @@ def workers_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--processes``, ``--workers``, ``--bind`` and ``--wait``: who sends the load."""
     for option in (
         click.option(
-            "--wait", "wait_s", type=click.FloatRange(1), default=300, show_default=True,
+            "--wait", "wait_s", type=NumberRange(1), default=300, show_default=True,
             metavar="SECONDS", help="How long --workers may take to connect.",
         ),
         click.option(

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from clustereval.cli.options import NumberRange
 from clustereval.cli.scenarios import find_scenario
 from clustereval.core.scenario_file import LoadedScenario, load_scenario
 from clustereval.core.scenario_yaml import write_overridden
@@ -40,7 +41,7 @@ def _no_effect(value: float | None) -> float | None:
     help="Assume something else of the cluster; `plan` prints every name. Repeatable.",
 )  # fmt: skip
 @click.option(
-    "--detect", "effect", metavar="EFFECT", type=click.FloatRange(0, 100, min_open=True),
+    "--detect", "effect", metavar="EFFECT", type=NumberRange(0, 100, min_open=True),
     callback=lambda _context, _option, value: _no_effect(value),
     help="Size the scenario so that it fails: 0.05 is a drop of 5 points in all, of a rubric or "
     "of answers that do not diverge; 1.5 is a latency half as long again.",

@@ -8,30 +8,31 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from clustereval.cli.options import NumberRange
 from clustereval.core.errors import TraceFileError
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
-    "--from", "start_s", type=click.FloatRange(0), default=0.0, metavar="S",
+    "--from", "start_s", type=NumberRange(0), default=0.0, metavar="S",
     help="Leave out what came before, in seconds of the trace.",
 )  # fmt: skip
 @click.option(
-    "--for", "length_s", type=click.FloatRange(0, min_open=True), metavar="S",
+    "--for", "length_s", type=NumberRange(0, min_open=True), metavar="S",
     help="Look at so many seconds of it; to its end if not given.",
 )  # fmt: skip
 @click.option(
-    "--window", "window_s", type=click.FloatRange(0, min_open=True), default=60.0, metavar="S",
+    "--window", "window_s", type=NumberRange(0, min_open=True), default=60.0, metavar="S",
     show_default=True, help="Windows that get a pattern: buckets.traffic.window_s.",
 )  # fmt: skip
-@click.option("--replicas", type=click.FloatRange(0, min_open=True), help="That would serve it.")
+@click.option("--replicas", type=NumberRange(0, min_open=True), help="That would serve it.")
 @click.option(
-    "--target-ongoing", type=click.FloatRange(0, min_open=True), metavar="N",
+    "--target-ongoing", type=NumberRange(0, min_open=True), metavar="N",
     help="target_ongoing_requests of each replica.",
 )  # fmt: skip
 @click.option(
-    "--answer-s", type=click.FloatRange(0, min_open=True), metavar="S",
+    "--answer-s", type=NumberRange(0, min_open=True), metavar="S",
     help="How long a request stays, in the mean.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, help="Of the imitation compared with.")

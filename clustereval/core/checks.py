@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Margin = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
+Floor = Annotated[float, Field(ge=0, lt=1)]
+"""Of a mean score. 1 would leave no margin: nothing could be shown to be as good."""
 Seconds = Annotated[float, Field(gt=0)]
 Factor = Annotated[float, Field(gt=1)]
 Quantile = Annotated[float, Field(gt=0.5, lt=1)]
@@ -44,7 +46,7 @@ class Contrast(Check):
 class ModelQuality(Check):
     """Each rubric, idle, against its floor."""
 
-    floors: dict[str, Ratio] = Field(
+    floors: dict[str, Floor] = Field(
         default_factory=lambda: {"correct": 0.85, "degeneration": 0.97},
         description="rubric → lowest mean that is good enough",
     )

@@ -33,6 +33,8 @@ class Table:
     file: str
     row: str
     columns: tuple[Column, ...]
+    needs: tuple[str, ...]
+    """Columns without which a file says nothing; others may be absent, as of an older run."""
 
     @property
     def names(self) -> list[str]:
@@ -262,12 +264,15 @@ _DERIVED = (
     ),
 )
 
-PLAN: Final = Table("plan.parquet", "one row per planned arrival", _PLAN)
+_NEEDED = ("request_id", "due_s", "phase", "role", "tenant", "prompt_id")
+
+PLAN: Final = Table("plan.parquet", "one row per planned arrival", _PLAN, _NEEDED)
 
 REQUESTS: Final = Table(
     "requests.parquet",
     "one row per planned arrival, whatever became of it",
     _PLAN + _LOAD + _OBSERVE + _DERIVED,
+    (*_NEEDED, "outcome", "output_text", "saturation_bucket", "cache_bucket"),
 )
 
 CLUSTER: Final = Table(
@@ -282,6 +287,7 @@ CLUSTER: Final = Table(
         Column("value", _F64, "observe", "the sample, in the metric's unit"),
         Column("label", _STR, "observe", "for states: the state's name"),
     ),
+    ("t_s", "metric", "value"),
 )
 
 SCORES: Final = Table(
@@ -295,6 +301,7 @@ SCORES: Final = Table(
         Column("value", _F64, "derived", "0..1, higher is better; null unless scored"),
         Column("reason", _STR, "derived", "why: what was wrong, or why there is no score"),
     ),
+    ("request_id", "scorer", "status", "value"),
 )
 
 TABLES: Final = (PLAN, REQUESTS, CLUSTER, SCORES)

@@ -206,8 +206,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             change="correct the path under `prompt_sets`, or copy the shipped set with "
             "`clustereval init`",
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptFileError(f"{path}: cannot be read: {error}") from None
+    except (OSError, ValueError) as error:  # no UTF-8, or a NUL within the name
+        raise PromptFileError(f"{str(path)!r}: cannot be read: {error}") from None
     # Not splitlines(): U+2028 and its like may stand inside JSON's strings.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
@@ -231,8 +231,11 @@ def _parse(line: str, where: str) -> Prompt:
             f"{where}: malformed JSON at column {error.colno}: {error.msg}",
             expected="one JSON object a line",
         ) from None
-    except RecursionError:
-        raise PromptFileError(f"{where}: nested too deeply") from None
+    except (RecursionError, ValueError):
+        raise PromptFileError(
+            f"{where}: nested too deeply, or a number without end",
+            expected="a prompt's few levels, and numbers that it needs",
+        ) from None
     if _SURROGATE.search(line) and _lone_surrogate(value):
         raise PromptFileError(
             f"{where}: a lone surrogate (\\ud800 to \\udfff)",

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from clustereval.core.arrivals import Arrivals, Steps, Trace
-from clustereval.core.checks import Checks
+from clustereval.core.checks import Checks, Floor, Margin
 from clustereval.core.sessions import Cancel, Sessions
 from clustereval.core.strict import NonNegative, Positive, Ratio, Strict
 
@@ -85,8 +85,8 @@ class Slo(Strict):
     quantile: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         0.95, description="the quantile of ttft_s and e2e_s that must keep within them"
     )
-    error_ratio: Ratio | None = Field(None, description="error, timeout and dropped together")
-    score: Ratio | None = Field(None, description="mean of the rubric `correct`")
+    error_ratio: Margin | None = Field(None, description="error, timeout and dropped together")
+    score: Floor | None = Field(None, description="mean of the rubric `correct`")
 
 
 class Tenant(Strict):

@@ -39,23 +39,37 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _UnreadableError(Exception):
+    """What YAML allows and Python cannot hold."""
+
+
+def _load(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise _UnreadableError("nested too deeply") from None
+    except ValueError as error:  # 5,000 digits, the 31st of February
+        raise _UnreadableError(f"a value that cannot be: {error}") from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping that a file holds; raises :class:`ScenarioError` with the line."""
     try:
-        data = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+        data = _load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ScenarioError(f"{path}: no such scenario file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: cannot be read: {error}") from None
+    except _UnreadableError as error:
+        raise ScenarioError(f"{path}: {error}", expected="a scenario's few levels") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or error
         raise ScenarioError(f"{path}{line}: malformed YAML: {problem}") from None
     if not isinstance(data, dict):
-        raise ScenarioError(
-            f"{path}: found {type(data).__name__}", expected="a mapping with name, phases, …"
-        )
+        found = "is empty" if data is None else f"found {type(data).__name__}"
+        raise ScenarioError(f"{path}: {found}", expected="a mapping with name, phases, …")
     return data
 
 
@@ -67,8 +81,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
             f"--set {override}: found no PATH=VALUE", expected="e.g. phases.burst.duration_s=20"
         )
     try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+        value = _load(text)
+    except (yaml.YAMLError, _UnreadableError) as error:
         raise ScenarioError(f"--set {override}: the value is not YAML: {error}") from None
     *parents, last = path.split(".")
     node: Any = data

@@ -33,8 +33,11 @@ def render_trace(part: Trace, shape: Shape, console: Console) -> None:
     for note in part.notes:
         _say(console, f"! {one_line(note)}")
     console.print()
+    if not shape.length_s:
+        _say(console, "All of one moment: no rate, no pattern, and no phase is as short.")
+        return
     bins = widest(console)
-    width_s = max(shape.length_s, 1e-9) / bins
+    width_s = shape.length_s / bins
     index = np.minimum(((part.t_s - shape.start_s) / width_s).astype(int), bins - 1)
     bars(np.bincount(index, minlength=bins) / width_s, [""] * bins, console)
     _say(console, f"{'0 s':>11}{duration(shape.length_s):>{bins - 3}}")
@@ -45,23 +48,26 @@ def render_trace(part: Trace, shape: Shape, console: Console) -> None:
 
 
 def _numbers(shape: Shape) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    table.add_row("rate", f"{shape.rate:.3g}/s in the mean, {shape.peak} in the busiest second")
-    table.add_row("pattern", _pattern(shape))
-    for name, tokens in (("prompt", shape.input_tokens), ("answer", shape.output_tokens)):
-        table.add_row(f"{name} tokens", _quantiles(tokens))
+    rows = {
+        "rate": f"{shape.rate:.3g}/s in the mean, {shape.peak} in the busiest second",
+        "pattern": _pattern(shape),
+        "prompt tokens": _quantiles(shape.input_tokens),
+        "answer tokens": _quantiles(shape.output_tokens),
+    }
     if shape.reuse is not None:
         reuse = shape.reuse
-        table.add_row(
-            "prefix reuse",
+        rows["prefix reuse"] = (
             f"{reuse.seen_ratio:.1%} of {count(reuse.blocks)} blocks of {reuse.block_tokens} tokens"
-            f" seen before; {reuse.requests_ratio:.1%} of requests begin with one",
+            f" seen before; {reuse.requests_ratio:.1%} of requests begin with one"
         )
     if shape.labels:
         most = list(shape.labels.items())
         named = ", ".join(f"{one_line(k, 24)} {count(n)}" for k, n in most[:_LABELS])
         more = f" and {len(most) - _LABELS} more" if len(most) > _LABELS else ""
-        table.add_row("labels", named + more)
+        rows["labels"] = named + more
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    for name, said in rows.items():
+        table.add_row(name, Text(said))
     return table
 
 
@@ -97,8 +103,13 @@ def _quantiles(tokens: Mapping[float, float] | None) -> str:
 
 
 def phases(part: Trace, shape: Shape, file: Path) -> dict[str, dict[str, Any]]:
-    """The phases of a scenario that replay this part, and that imitate it; by what they do."""
-    duration_s = _floor(shape.length_s)
+    """The phases of a scenario that replay this part, and that imitate it; by what they do.
+
+    None where all is of one moment.
+    """
+    if not shape.length_s:
+        return {}
+    duration_s = _floor(shape.length_s, float(part.t_s[-1]) - shape.start_s)
     own: dict[str, Any] = {"file": str(file)}
     if shape.start_s:
         own["from_s"] = shape.start_s
@@ -125,9 +136,14 @@ def render_phases(found: Mapping[str, Mapping[str, Any]], console: Console) -> N
         _say(console, yaml.safe_dump([dict(phase)], sort_keys=False, allow_unicode=True).rstrip())
 
 
-def _floor(length_s: float) -> float:
-    """Rounded down, so that the phase does not ask for more than there is."""
-    return float(np.floor(length_s * 10) / 10) or length_s
+def _floor(length_s: float, last_s: float) -> float:
+    """Rounded down, so that the phase does not ask for more than there is, and ends after the last
+    request."""
+    for scale in 10.0 ** np.arange(1, 7):
+        rounded = float(np.floor(length_s * scale) / scale)
+        if rounded > last_s:
+            return rounded
+    return length_s
 
 
 def _say(console: Console, text: str) -> None:

@@ -64,6 +64,27 @@ def test_clustered_interval_covers_where_the_naive_one_does_not() -> None:
     assert naive / DRAWS < 0.75
 
 
+@pytest.mark.parametrize("prompts", [1, 3, 5, 10])
+@pytest.mark.parametrize("icc", [0.02, 0.1])
+def test_few_prompts_hide_no_windows(prompts: int, icc: float) -> None:
+    """Where a few prompts are asked over and over, what load windows differ by still counts: lower
+    bounds, on which failing rests, are missed in no more than their tail, upper ones hardly."""
+    rng = np.random.default_rng([prompts, round(1000 * icc)])
+    window = np.repeat(np.arange(12), 100)
+    draws = 300
+    for tail, above in ((0.025, 0.06), (0.025 / 40, 0.01)):
+        low = high = 0
+        for _ in range(draws):
+            rows = draw(rng, 0.1, icc, window)
+            mean = float(rows.mean())
+            found = spread(rows, window, rng.integers(0, prompts, len(rows)))
+            bounds = intervals.share_bounds(mean, found.size(mean * (1 - mean), 1200, tail), tail)
+            low += bounds[0] > 0.1
+            high += bounds[1] < 0.1
+        assert low / draws <= tail + 3 * math.sqrt(tail * (1 - tail) / draws)
+        assert high / draws <= above + 3 * math.sqrt(above * (1 - above) / draws)
+
+
 UNEVEN = [300, 200, 150, 100, 100, 60, 60, 60]
 
 

@@ -335,6 +335,7 @@ def test_what_is_new_to_a_replica_is_told_from_what_it_lost() -> None:
     assert {"cache_new", "cache_low", "replicas_loaded"} <= set(known)
     assert (found.replicas, found.replicas_loaded) == (2, 4)
     assert (found.cache_new, found.cache_low, found.cache_medium) == (1.0, 0.0, 0.0)
+    assert found.changed(["replicas=8"]).replicas_loaded is None
 
 
 @pytest.mark.parametrize(
@@ -345,6 +346,8 @@ def test_what_is_new_to_a_replica_is_told_from_what_it_lost() -> None:
         ("flip=much", ["flip", "'much'"]),
         ("flip=2", ["flip", "less than or equal to 1"]),
         ("warm=0.9", ["warm + saturating + scaling", "more than 1"]),
+        ("replicas_loaded=1", ["replicas_loaded is 1, fewer than replicas, 2"]),
+        ("latency_spread=1000", ["less than or equal to 10"]),
         ("cache_new=1", ["cache_new + cache_medium", "more than 1"]),
     ],
 )

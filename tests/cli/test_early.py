@@ -208,7 +208,7 @@ def start(folder: Path, url: str, *, margin: float) -> subprocess.Popen[str]:
     (folder / "mock.yaml").write_text(yaml.safe_dump(data))
     return subprocess.Popen(
         [
-            sys.executable, "-m", "clustereval.cli", "run", str(folder / "mock.yaml"),
+            sys.executable, "-m", "clustereval", "run", str(folder / "mock.yaml"),
             "--target", url, "--model", "mock", "--stop-early", "--out", str(folder / "run"),
         ],
         env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -243,7 +243,7 @@ def test_a_run_ends_when_every_gate_is_decided(tmp_path: Path) -> None:
     assert "Stopped early at" in run.path("report.html").read_text()
     found = run.findings
     said = subprocess.run(
-        [sys.executable, "-m", "clustereval.cli", "score", str(run.folder)],
+        [sys.executable, "-m", "clustereval", "score", str(run.folder)],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert said.returncode == ExitCode.PASS, said.stderr

@@ -53,7 +53,7 @@ def test_a_ladder_is_climbed_for_real(tmp_path: Path) -> None:
     with MockServer() as server:
         done = subprocess.run(
             [
-                sys.executable, "-m", "clustereval.cli", "run", str(scenario_file(tmp_path)),
+                sys.executable, "-m", "clustereval", "run", str(scenario_file(tmp_path)),
                 "--target", server.url, "--model", "mock", "--out", str(tmp_path / "run"),
             ],
             capture_output=True, text=True, timeout=120, check=False,

@@ -23,7 +23,7 @@ ENOUGH_BYTES = 20_000
 def test_ctrl_c_keeps_what_has_arrived_and_leaves_nothing_running(tmp_path: Path) -> None:
     """Exit code 130, a report of the answers so far, and no process of Ray or Locust is left."""
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "clustereval.cli", "run", "canary"]
+    command = [sys.executable, "-m", "clustereval", "run", "canary"]
     with (tmp_path / "said").open("w") as said:
         process = subprocess.Popen(
             [*command, "--app", "simulated", "--out", str(out)], stdout=said, stderr=said

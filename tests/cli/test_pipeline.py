@@ -55,7 +55,7 @@ def start(folder: Path, url: str, seconds: float) -> subprocess.Popen[str]:
     """`clustereval run` as a user starts it, with its key in the environment."""
     return subprocess.Popen(
         [
-            sys.executable, "-m", "clustereval.cli", "run", str(scenario_file(folder, seconds)),
+            sys.executable, "-m", "clustereval", "run", str(scenario_file(folder, seconds)),
             "--target", url, "--model", "mock", "--api-key-env", "MOCK_KEY",
             "--out", str(folder / "run"),
         ],
@@ -168,7 +168,7 @@ def test_a_killed_run_can_still_be_scored(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
     said = subprocess.run(
-        [sys.executable, "-m", "clustereval.cli", "score", str(tmp_path / "run")],
+        [sys.executable, "-m", "clustereval", "score", str(tmp_path / "run")],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     run = Run.open(tmp_path / "run")

@@ -102,7 +102,8 @@ def test_reuse_is_the_share_of_blocks_seen_before(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 25])
 def test_short_traces_have_a_shape(tmp_path: Path, command, count: int) -> None:  # type: ignore[no-untyped-def]
-    """One request, or all at one moment: what cannot be told is left out, nothing breaks."""
+    """One request, or all at one moment: what cannot be told is left out, nothing breaks, and no
+    phase is advised that no scenario takes."""
     for step in (0, 500):
         path = save(
             tmp_path / f"{count}-{step}", plain([Asked(n * step, 9, 9) for n in range(count)])
@@ -110,7 +111,9 @@ def test_short_traces_have_a_shape(tmp_path: Path, command, count: int) -> None:
         code, out, err = command(path)
         assert code == ExitCode.PASS, err
         code, out, err = command(path, "--json")
-        assert json.loads(out)["requests"] == count
+        said = json.loads(out)
+        assert said["requests"] == count
+        assert bool(said["phases"]) is (said["length_s"] > 0) is (count > 1 and step > 0)
 
 
 def test_a_part_is_looked_at_alone(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
@@ -150,6 +153,23 @@ def test_what_it_advises_can_be_planned(tmp_path: Path, command, monkeypatch) ->
     assert moved.content_id.equals(plan.content_id)
 
 
+def test_the_last_requests_are_part_of_the_advised_replay(
+    tmp_path: Path, command, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    """Also where times are cut to whole seconds: a phase ends after what it is to send."""
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "whole.csv", plain([Asked(1000 * (n // 50), 9, 9) for n in range(1000)]))
+    replay = json.loads(command("whole.csv", "--json")[1])["phases"]["replay"]
+    scenario = {
+        "name": "whole",
+        "prompt_sets": {"golden": [str(path) for path in golden_prompt_files()]},
+        "phases": [replay],
+    }
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(scenario))
+    plan = make_plan(load_scenario(tmp_path / "s.yaml"), seed=1, salt="s", replicas=None)
+    assert len(plan) == 1000
+
+
 def test_wrong_use_is_told(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
     """A file that is no trace, and half a fleet: exit code 2, and what to change."""
     path = save(tmp_path / "t", ["hello"])
@@ -159,12 +179,17 @@ def test_wrong_use_is_told(tmp_path: Path, command) -> None:  # type: ignore[no-
     code, _, err = command(path, "--replicas", 2)
     assert code == ExitCode.BAD_INPUT
     assert "go together" in err
+    code, _, err = command(path, "--for", "nan")
+    assert code == ExitCode.BAD_INPUT
+    assert "nan is no finite number" in err
 
 
 def test_hostile_labels_are_data(tmp_path: Path, command) -> None:  # type: ignore[no-untyped-def]
     """Markup and control characters of a trace's labels reach no terminal as such."""
-    path = save(tmp_path / "t", ["time_s,tenant", "0,[red]x\x1b[31m", "1,[/]"])
+    path = save(tmp_path / "t", ["time_s,tenant", "0,[red]x\x1b[31m", "1,[/a]"])
     code, out, err = command(path)
     assert code == ExitCode.PASS, err
     assert "\x1b" not in out
-    assert "[red]x" in out
+    [labels] = [line for line in out.splitlines() if line.startswith("labels")]
+    assert "[red]x" in labels
+    assert "[/a] 1" in labels

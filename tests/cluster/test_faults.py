@@ -58,7 +58,7 @@ def test_a_healthy_app_is_not_failed(tmp_path: Path) -> None:
     Each request's span and its server's arrive at an OTLP receiver under one trace id.
     """
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "clustereval.cli", "run", str(SCENARIO), "--app", "simulated"]
+    command = [sys.executable, "-m", "clustereval", "run", str(SCENARIO), "--app", "simulated"]
     with OtlpReceiver() as receiver:
         ended = subprocess.run(
             [*command, "--otlp", receiver.url, "--out", str(out)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from clustereval import Run
@@ -49,6 +50,22 @@ def test_damaged_files_are_named(run: Run, name: str) -> None:
             "findings.json": lambda: fresh.findings,
             "manifest.json": lambda: fresh.manifest,
         }[name]()
+
+
+@pytest.mark.parametrize("column", ["request_id", "outcome", "output_text", "cache_bucket"])
+def test_a_column_that_is_needed_and_absent_is_named(run: Run, column: str) -> None:
+    """Nulls would not stand for it: no analysis means anything without."""
+    path = run.path("requests.parquet")
+    pq.write_table(pq.read_table(path).drop_columns([column]), path)
+    with pytest.raises(RunFolderError, match=f"requests.parquet: damaged: no column {column}"):
+        _ = Run.open(run.folder).requests
+
+
+def test_a_column_that_came_later_is_null(run: Run) -> None:
+    """A run of an older version is read, with what it could not know left open."""
+    path = run.path("requests.parquet")
+    pq.write_table(pq.read_table(path).drop_columns(["cold", "leaked"]), path)
+    assert Run.open(run.folder).requests[["cold", "leaked"]].isna().all().all()
 
 
 def test_a_failed_write_leaves_the_old_file(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

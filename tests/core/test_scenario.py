@@ -39,6 +39,9 @@ STEPS = {"process": "steps", "rates": [1, 2]}
 SWEEP = {"name": "idle", "role": "baseline", "sweep": {"prompts": "g", "rate": 1}}
 
 
+BIG = "seed=" + "9" * 5000
+
+
 def minimal(**changes: object) -> dict[str, object]:
     """The smallest valid scenario, with ``changes``."""
     return {"name": "s", "prompt_sets": {"g": "p.jsonl"}, "phases": [PHASE], **changes}
@@ -113,6 +116,10 @@ def test_shipped_scenarios_load(path: Path) -> None:
         ),
         ({"buckets": {"saturation": {"warm": 9}}}, ["must ascend"]),
         ({"checks": {"replica_skew": {"margin": 0.1}}}, ["checks.replica_skew.margin"]),
+        # Nothing can be shown to be perfect.
+        ({"checks": {"model_quality": {"floors": {"correct": 1.0}}}}, ["less than 1"]),
+        ({"tenants": [{"name": "t", "share": 1, "slo": {"score": 1.0}}]}, ["less than 1"]),
+        ({"tenants": [{"name": "t", "share": 1, "slo": {"error_ratio": 0.0}}]}, ["greater than 0"]),
     ],
 )
 def test_wrong_keys_and_values_are_named(change: dict[str, object], words: list[str]) -> None:
@@ -130,7 +137,9 @@ def test_wrong_keys_and_values_are_named(change: dict[str, object], words: list[
         ("name: a\nseed: 1\nname: b", ["s.yaml:3", "'name'", "twice"]),
         ("phases: [{name: a, name: b}]", ["s.yaml:1", "'name'", "twice"]),
         ("- 1", ["found list", "a mapping"]),
-        ("", ["found NoneType"]),
+        ("", ["s.yaml: is empty"]),
+        ("seed: " + "9" * 5000, ["s.yaml", "a value that cannot be"]),
+        ("a: " + "[" * 5000, ["s.yaml", "nested too deeply"]),
     ],
 )
 def test_malformed_files_are_refused(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -204,6 +213,24 @@ def test_a_missing_prompt_file_says_what_to_do(tmp_path: Path) -> None:
         load_scenario(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("p\0q.jsonl", "", ["cannot be read"]),
+        ("big.jsonl", '{"id": ' + "9" * 5000 + "}", ["big.jsonl:1", "a number without end"]),
+    ],
+)
+def test_a_prompt_file_that_cannot_be_is_refused(
+    tmp_path: Path, name: str, text: str, words: list[str]
+) -> None:
+    """A name that no file has, and a number that Python does not read."""
+    (tmp_path / "big.jsonl").write_text(text)
+    with pytest.raises(PromptFileError) as caught:
+        load_scenario(write(tmp_path, minimal()), (f"prompt_sets={json.dumps({'g': name})}",))
+    for word in words:
+        assert word in str(caught.value)
+
+
 def test_overrides_reach_keys_by_name_and_index(tmp_path: Path) -> None:
     """``--set`` reaches nested keys, list items by name or index, and makes missing mappings."""
     path = write(tmp_path, minimal())
@@ -218,7 +245,8 @@ def test_overrides_reach_keys_by_name_and_index(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["phases.zz.duration_s=2", "name", "=3", "name.x.y=1", "request.max_tokens=[1"]
+    "override",
+    ["phases.zz.duration_s=2", "name", "=3", "name.x.y=1", "request.max_tokens=[1", BIG],
 )
 def test_overrides_that_reach_nothing_are_refused(tmp_path: Path, override: str) -> None:
     """An override without a value, or into something that is not there, is refused."""

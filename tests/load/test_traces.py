@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -245,6 +246,22 @@ BAD = {
         "without startTimeUnixNano",
     ),
     "deep": (["[" * 200_000], "nested too deeply"),
+    "thousands of digits": (
+        [*mooncake([Asked(0, 1, 1)]), '{"timestamp": ' + "9" * 5000 + "}"],
+        ":2: JSON nested",
+    ),
+    "thousands of digits at first": (
+        ['{"timestamp": ' + "9" * 5000 + "}"],
+        "a number without end",
+    ),
+    "pretty requests": (["[", *mooncake([Asked(0, 1, 1)]), "]"], "one JSON document over many"),
+    "an empty object": (["{}"], "no known trace: an empty one"),
+    "a bare number": ([*mooncake([Asked(0, 1, 1)]), "5"], ":2: no JSON object but 5"),
+    "quoted line end": (["time_s,tenant", '1,"a', 'b"'], ":2: malformed CSV"),
+    "a span of 1970": (
+        [json.dumps(export([span(Asked(0, 1, 1), 0, startTimeUnixNano="0")]))],
+        "without startTimeUnixNano",
+    ),
 }
 
 
@@ -332,6 +349,23 @@ def test_no_csv_is_a_traceback(tmp_path: Path, header: str, lines: list[str]) ->
     assert str(path) in (refused_at_most(path) or str(path))
 
 
+def test_blocks_that_do_not_fit_the_length_are_told(tmp_path: Path) -> None:
+    """One id for each 512 tokens is what the format means; of others there is a note."""
+    fits = [Asked(0, 1024, 1, (1, 2)), Asked(1, 1025, 1, (1, 2, 3))]
+    assert read_trace(save(tmp_path / "fits", mooncake(fits))).notes == ()
+    odd = [*fits, Asked(2, 1000, 1, tuple(range(100)))]
+    [note] = read_trace(save(tmp_path / "odd", mooncake(odd))).notes
+    assert note.startswith("1 × hash_ids that are not one for each 512 tokens")
+
+
+def test_a_span_that_was_exported_twice_is_one_request(tmp_path: Path) -> None:
+    """An exporter that tries again sends the same span again."""
+    line = json.dumps(export([span(Asked(0, 1, 1), 0)]))
+    trace = read_trace(save(tmp_path / "t", [line, line]))
+    assert len(trace) == 1
+    assert trace.notes == ("left out: 1 × span that was exported before",)
+
+
 def test_labels_are_text_that_can_be_written(tmp_path: Path) -> None:
     """Half a surrogate pair in a label's JSON becomes a stand-in, not an error when it is shown."""
     line = json.dumps(export([span(Asked(0, 1, 1), 0)], service="a\ud800"))
@@ -351,6 +385,9 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     half.write_bytes(whole.read_bytes()[:-200])
     wide = tmp_path / "wide"
     wide.write_text("time_s\n1\n", encoding="utf-16")
+    packed = tmp_path / "packed"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(whole)
     other = tmp_path / "other"
     other.write_bytes(b"time_s,tenant\n1,caf\xe9\n")
     for path, told in (
@@ -359,6 +396,8 @@ def test_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
         (half, "cannot be read after line"),
         (wide, "UTF-16"),
         (other, "not UTF-8"),
+        (packed, "a zip archive"),
+        (tmp_path / "a\0b", "null"),
     ):
         with pytest.raises(TraceFileError, match=told):
             read_trace(path)

@@ -66,8 +66,8 @@ def expected_frames(loaded: LoadedScenario, plan: pd.DataFrame, priors: Priors) 
 def _add_times(frame: pd.DataFrame, scenario: Scenario, priors: Priors) -> None:
     rng = substream(scenario.seed, "outlook", "latency")
     width = scenario.buckets.traffic.window_s
-    window = np.floor_divide(frame["due_s"].to_numpy(float), width).astype(int)
-    shared = _normal_scores(int(window.max()) + 1, rng)[window]
+    windows, window = np.unique(frame["due_s"].to_numpy(float) // width, return_inverse=True)
+    shared = _normal_scores(len(windows), rng)[window]
     own = _normal_scores(len(frame), rng)
     icc = priors.latency_icc
     logs = priors.latency_spread * (np.sqrt(icc) * shared + np.sqrt(1 - icc) * own)

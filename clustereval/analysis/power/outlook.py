@@ -31,7 +31,7 @@ RECUR: Final = 0.75
 fleet that has grown meets fewer than the shorter run did. Of simulated fleets 70% of them to all
 came (``python -m benchmarks.verdict``)."""
 OF_LOAD: Final = ("saturation_bucket", "traffic_pattern")
-"""Slices that rows come into, or are paired within, by how loaded the fleet was."""
+"""Slices that rows come into by how loaded the fleet was."""
 SIZELESS: Final = ("streaming", "run_health")
 """Checks whose findings are facts of the run, or read off single answers: no plan sizes them."""
 

@@ -18,6 +18,7 @@ from clustereval.rundir import Run
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Spread = Annotated[float, Field(gt=0, le=10)]
 
 RUBRIC: Final = "correct"
 """Whose answers an earlier run's noise is measured on."""
@@ -59,7 +60,7 @@ class Priors(BaseModel):
     window_icc: Share = Field(
         0.01, description="part of it that the answers of one load window share"
     )
-    latency_spread: Positive = Field(0.6, description="standard deviation of log latency")
+    latency_spread: Spread = Field(0.6, description="standard deviation of log latency")
     latency_icc: Share = Field(0.1, description="part of its variance that a load window shares")
 
     @model_validator(mode="after")
@@ -72,6 +73,10 @@ class Priors(BaseModel):
             total = sum(getattr(self, name) or 0.0 for name in names)
             if total > 1 + 1e-9:
                 raise ValueError(f"{' + '.join(names)} is {total:g}, which is more than 1")
+        if self.replicas_loaded is not None and self.replicas_loaded < self.replicas:
+            raise ValueError(
+                f"replicas_loaded is {self.replicas_loaded}, fewer than replicas, {self.replicas}"
+            )
         return self
 
     @property
@@ -96,6 +101,8 @@ class Priors(BaseModel):
                 given[name] = yaml.safe_load(text)
             except yaml.YAMLError:
                 raise ScenarioError(f"--prior {change}: the value is not YAML") from None
+        if "replicas" in given:  # those of another fleet, under load as well
+            given = {"replicas_loaded": None, **given}
         try:
             return type(self).model_validate({**self.model_dump(), **given})
         except ValidationError as error:
@@ -103,7 +110,7 @@ class Priors(BaseModel):
             name = ".".join(str(part) for part in first["loc"])
             raise ScenarioError(
                 f"--prior {name or 'values'}: {first['msg'].removeprefix('Value error, ')}"
-                + (f", found {given[name]!r}" if name in given else ""),
+                + (f", found {given[name]!r}" if given.get(name) is not None else ""),
                 change="see `clustereval plan --help`",
             ) from None
 

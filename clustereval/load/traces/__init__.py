@@ -33,9 +33,9 @@ def read_trace(path: Path) -> Trace:
     """
     try:
         found = path.stat()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a NUL within the name is the latter
         raise TraceFileError(
-            f"{path}: {error.strerror or error}",
+            f"{str(path)!r}: {getattr(error, 'strerror', None) or error}",
             expected="a trace of real traffic",
             change="correct the path (in a scenario it is relative to the scenario file)",
         ) from None
@@ -65,15 +65,22 @@ def _read_json(lines: Lines, first: str, rows: Collector) -> str:
     try:
         value = json.loads(first)
     except (ValueError, RecursionError):
-        # One document over many lines.
-        return otel.read([lines.document(first)], rows)
+        start, value = lines.document(first)
+        if not otel.recognises(value):
+            raise TraceFileError(
+                f"{rows.path}:{start}: one JSON document over many lines, without resourceSpans",
+                expected="Mooncake's requests as one JSON object a line, or an OTLP export request",
+                change="write each object into a line of its own (jq -c '.[]')",
+            ) from None
+        return otel.read([(start, value)], rows)
     if otel.recognises(value):
         return otel.read(lines.objects(first), rows)
     if mooncake.recognises(value):
         return mooncake.read(lines.objects(first), rows)
-    found = ", ".join(sorted(map(str, value))[:8]) if isinstance(value, dict) else first[:60]
+    names = ", ".join(sorted(map(str, value))[:8]) if isinstance(value, dict) else first[:60]
+    kind = "object" if isinstance(value, dict) else "value"
     raise TraceFileError(
-        f"{rows.path}:{lines.number}: a JSON object of no known trace: {found}",
+        f"{rows.path}:{lines.number}: a JSON {kind} of no known trace: {names or 'an empty one'}",
         expected="Mooncake's timestamp, input_length, output_length and hash_ids, or OTLP JSON "
         "with resourceSpans",
         change="see docs/traffic.md for the formats",

@@ -73,7 +73,11 @@ def _cells(lines: Lines, header: Header) -> Iterator[Cells]:
         try:
             values = next(csv.reader([line], delimiter=header.delimiter, strict=True))
         except csv.Error as error:
-            raise TraceFileError(f"{lines.path}:{lines.number}: malformed CSV: {error}") from None
+            raise TraceFileError(
+                f"{lines.path}:{lines.number}: malformed CSV: {error}",
+                expected="one request a line, quotation marks closed in it",
+                change="remove line ends within quotation marks, or the column that has them",
+            ) from None
         if len(values) != len(columns):
             raise TraceFileError(
                 f"{lines.path}:{lines.number}: {len(values)} columns",

@@ -20,7 +20,17 @@ MAX_DOCUMENT: Final = 512 * 2**20
 """Characters of one JSON document that spans many lines: it must be held as a whole."""
 
 _GZIP: Final = b"\x1f\x8b"
-_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_OTHERS: Final = {
+    codecs.BOM_UTF32_LE: "UTF-32 text",
+    codecs.BOM_UTF16_LE: "UTF-16 text",
+    codecs.BOM_UTF16_BE: "UTF-16 text",
+    b"PK\x03\x04": "a zip archive",
+    b"\x28\xb5\x2f\xfd": "packed with zstd",
+    b"\xfd7zXZ": "packed with xz",
+    b"BZh": "packed with bzip2",
+    b"PAR1": "a Parquet table",
+}
+"""First bytes of what is often meant to be a trace → what it is; the longer ones first."""
 
 
 class Lines:
@@ -42,11 +52,14 @@ class Lines:
         """Opens ``path``, uncompressing it where its first bytes say so."""
         try:
             with path.open("rb") as raw:
-                head = raw.read(4)
-            if head.startswith(_UTF16):
-                raise TraceFileError(
-                    f"{path}: UTF-16 text", expected="UTF-8", change="save it as UTF-8"
-                )
+                head = raw.read(6)
+            for mark, other in _OTHERS.items():
+                if head.startswith(mark):
+                    raise TraceFileError(
+                        f"{path}: {other}",
+                        expected="UTF-8 text, or gzip of it",
+                        change="save it as UTF-8 text" if "text" in other else "unpack it first",
+                    )
             opened = gzip.open if head.startswith(_GZIP) else open
             data = opened(path, "rb")
         except OSError as error:
@@ -119,8 +132,8 @@ class Lines:
                 f"{self.path}:{line}: malformed JSON at column {error.colno}: {error.msg}",
                 expected="one JSON object a line, or one document",
             ) from None
-        except RecursionError:
-            raise self._too_deep() from None
+        except (RecursionError, ValueError):
+            raise self._unreadable() from None
 
     def _parse(self, line: str) -> Any:
         try:
@@ -131,12 +144,13 @@ class Lines:
                 expected="one JSON object a line",
                 change="remove the line, or what cut it short",
             ) from None
-        except RecursionError:
-            raise self._too_deep() from None
+        except (RecursionError, ValueError):
+            raise self._unreadable() from None
 
-    def _too_deep(self) -> TraceFileError:
+    def _unreadable(self) -> TraceFileError:
         return TraceFileError(
-            f"{self.path}:{self.number}: JSON nested too deeply", expected="a request's few levels"
+            f"{self.path}:{self.number}: JSON nested too deeply, or a number without end",
+            expected="a request's few levels, and numbers of its size",
         )
 
     def _next(self, limit: int) -> str:
@@ -146,6 +160,7 @@ class Lines:
             raise TraceFileError(
                 f"{self.path}: not UTF-8 after line {self.number}: {error.reason}",
                 expected="UTF-8 text, or gzip of it",
+                change="save it as UTF-8 text; an archive, or gzip within gzip, unpack first",
             ) from None
         except (OSError, EOFError, zlib.error) as error:
             raise TraceFileError(

@@ -27,16 +27,19 @@ def read(objects: Iterator[tuple[int, Any]], rows: Collector) -> str:
     rows.block_tokens = BLOCK_TOKENS
     for line, value in objects:
         if not isinstance(value, dict):
-            raise rows.wrong(line, f"a {type(value).__name__}", "a JSON object")
+            raise rows.wrong(line, f"no JSON object but {str(value)[:40]}", "a JSON object")
         if missing := sorted(_NEEDS - value.keys()):
             raise rows.wrong(line, f"no {', '.join(missing)}", f"{', '.join(sorted(_NEEDS))}")
         ids = value.get("hash_ids") or []
         if not isinstance(ids, list) or not all(_is_whole(item) for item in ids):
             raise rows.wrong(line, "hash_ids are no list of whole numbers", "block ids")
+        length = _length(value["input_length"], "input_length", line, rows)
+        if "hash_ids" in value and len(ids) != -(-length // BLOCK_TOKENS):
+            rows.odd[f"hash_ids that are not one for each {BLOCK_TOKENS} tokens"] += 1
         rows.add(
             line,
             _number(value["timestamp"], "timestamp", line, rows) / 1000,
-            _length(value["input_length"], "input_length", line, rows),
+            length,
             _length(value["output_length"], "output_length", line, rows),
             blocks=ids,
         )

@@ -59,7 +59,12 @@ def read(documents: Iterable[tuple[int, Any]], rows: Collector) -> str:
                 (own, line, _start_s(span, line, rows), input_tokens, output_tokens, service)
             )
     known = {own for own, *_ in asked}
+    told: set[Span] = set()
     for own, line, t_s, input_tokens, output_tokens, service in asked:
+        if own[1] and own in told:
+            rows.skipped["span that was exported before"] += 1
+            continue
+        told.add(own)
         if _told_above(own, parents, known):
             rows.skipped["span of a request that an outer span tells of"] += 1
         else:
@@ -108,17 +113,23 @@ def _tokens(
     for name in names:
         if name in facts:
             try:
-                return int(facts[name])  # OTLP JSON writes 64-bit numbers as texts
+                tokens = int(facts[name])  # OTLP JSON writes 64-bit numbers as texts
+                if isinstance(facts[name], float) and tokens != facts[name]:
+                    raise ValueError
             except (TypeError, ValueError, OverflowError):
                 raise rows.wrong(
                     line, f"{name} is {facts[name]!r}"[:80], "a whole number of tokens"
                 ) from None
+            return tokens
     return None
 
 
 def _start_s(span: dict[str, Any], line: int, rows: Collector) -> float:
     try:
-        whole, rest = divmod(int(span["startTimeUnixNano"]), 10**9)
+        nanoseconds = int(span["startTimeUnixNano"])
+        if nanoseconds <= 0:  # OTLP's way to say that it is not set
+            raise ValueError
+        whole, rest = divmod(nanoseconds, 10**9)
         return whole + rest / 1e9
     except (KeyError, TypeError, ValueError, OverflowError):
         raise rows.wrong(

@@ -104,6 +104,8 @@ class Collector:
         self.path = path
         self.skipped: Counter[str] = Counter()
         """Why lines were left out → how many."""
+        self.odd: Counter[str] = Counter()
+        """What lines held that does not fit together → how many of those that were taken."""
         self.block_tokens: int | None = None
         """Set by a format that tells prefixes."""
         self._t_s = array("d")
@@ -169,6 +171,7 @@ class Collector:
     def finish(self, form: str) -> Trace:
         """The whole trace, in order of time, the first request at 0."""
         notes = [f"left out: {n} × {why}" for why, n in self.skipped.items()]
+        notes += [f"{n} × {what}: taken as they are" for what, n in self.odd.items()]
         if not self._t_s:
             raise TraceFileError(
                 f"{self.path}: a trace ({form}) without a single request"
