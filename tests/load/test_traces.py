@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -413,3 +416,24 @@ def test_more_than_memory_holds_is_refused(tmp_path: Path, monkeypatch: pytest.M
     wide = save(tmp_path / "wide", ["time_s", "0", "1" * 200])
     with pytest.raises(TraceFileError, match=":3: longer than"):
         read_trace(wide)
+
+
+@pytest.mark.simulation
+def test_a_million_lines_take_little_memory(tmp_path: Path) -> None:
+    """Gzip or not: the whole of it is read, within a gigabyte."""
+    path = tmp_path / "million.csv.gz"
+    with gzip.open(path, "wt", compresslevel=1) as file:
+        file.write("time_s,input_tokens,output_tokens,tenant\n")
+        file.writelines(f"{n / 50:.2f},{n % 900},{n % 90},t{n % 7}\n" for n in range(1_000_000))
+    code = (
+        "import resource, sys; from pathlib import Path;"
+        "from clustereval.load.traces import read_trace;"
+        "trace = read_trace(Path(sys.argv[1]));"
+        "print(len(trace), trace.length_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    count, length_s, peak_kib = done.stdout.split()
+    assert (int(count), float(length_s)) == (1_000_000, 19_999.98)
+    assert int(peak_kib) < 2**20
