@@ -23,7 +23,8 @@ MIN_WINDOWS = 4
 one), has no interval: what windows differ by cannot be told from so few."""
 
 MIN_PROMPTS = 10
-"""With fewer, prompts that seem to differ less than chance has it say so by chance."""
+"""Of fewer, what prompts repeat is noise where it comes out below zero: nothing is taken off for it
+from what load windows differ by."""
 
 
 def few_windows(df: float) -> bool:
