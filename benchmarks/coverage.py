@@ -1,14 +1,16 @@
 """Coverage of each kind of interval, on draws of known truth over fixed layouts of rows.
 
-``python -m benchmarks.coverage [DRAWS]`` prints, for every kind of interval that findings state, by
-load windows and intra-window correlation: the share of draws in which a 95% interval holds the
-truth (to be 93.5 to 97%), how often it is missed from below and from above (2.5% each), how often
-the lower bound at the tail that Holm gives one of 40 gates reaches the truth, in multiples of that
-tail, and how often there is no interval. A bound that is not given is not missed. Each draw is a
-run of its own; seeds are 0, 1, 2, …; two processes.
+``python -m benchmarks.coverage [DRAWS]`` prints, for every kind of interval that findings state, in
+how many draws a 95% interval holds the truth (to be 93.5 to 97%), how often it is missed from below
+and from above (2.5% each), how often the lower bound at the tail that Holm gives one of 40 gates
+reaches the truth, in multiples of that tail, and how often there is no interval. The first table is
+by the requests of the slice over the whole zoo (its rubric means and ICCs, and how many answers are
+drawn anew), the second by load windows and ICC, the third of luck that outlasts a window. A bound
+that is not given is not missed. Each draw is a run of its own; seeds are 0, 1, …; two processes.
 
-Cells in which fewer than nine losses are expected have rows of their own: there exact bounds cover
-more than they state, and an average over both would hide a kind that covers less.
+Cells in which fewer than nine losses are expected have rows of their own: where nothing is lost in
+most runs, any interval that holds 0 covers more than 97%, and an average over both would hide a
+kind that covers less.
 """
 
 from __future__ import annotations
@@ -19,22 +21,25 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.zoo import ACCURACY, ICC, SAMPLED
 from clustereval.analysis import latency, rates
 from clustereval.analysis.contrasts import score_drop
 from clustereval.analysis.estimates import Estimate
-from clustereval.analysis.slices import SCORED, Floats, Frames, Rubric, build_frames
+from clustereval.analysis.slices import SCORED, Codes, Floats, Frames, Rubric, build_frames
 from clustereval.core.columns import REQUESTS
 from clustereval.core.seeds import substream
 from tests.support.synthetic import scenario
 
 TAIL, HOLM = 0.025, 0.025 / 40
 PROMPTS = 240
-SHARES = (0.005, 0.02, 0.05, 0.15, 0.5)
-CORRELATIONS = (0.0, 0.02, 0.1)
+LASTING = 2.5
+"""Load windows that luck lasts in a table of its own: intervals suppose that it lasts one."""
+SHARES = tuple(round(1 - accuracy, 6) for accuracy in ACCURACY)
 LAYOUTS = ((30, 6), (100, 6), (300, 3), (300, 6), (300, 12), (1000, 4), (1000, 8), (1000, 30),
            (3000, 12))  # fmt: skip
 """(requests of the slice, load windows that they lie in)."""
@@ -48,6 +53,9 @@ class Cell:
 
     Attributes:
         share: of losses, or (for latency) the quantile's upper share.
+        icc: of what answers share by luck, see ``luck``.
+        luck: how long luck lasts, in load windows.
+        sampled: share of the answers that are drawn anew; the others hang on their prompt alone.
     """
 
     kind: str
@@ -55,10 +63,16 @@ class Cell:
     windows: int
     share: float
     icc: float
+    luck: float
+    sampled: float
 
     @property
     def few(self) -> bool:
-        return self.n * self.share < ENOUGH
+        """Whether an exact interval has to cover more than 97%, for want of anything to see."""
+        anew = self.n * self.sampled * self.share
+        if not self.kind.startswith("mean"):
+            return anew < ENOUGH
+        return max(anew, min(self.n, PROMPTS) * self.share) < ENOUGH
 
 
 @dataclass
@@ -100,22 +114,43 @@ def layout(n: int, windows: int, together: bool) -> Frames:
     return build_frames(requests, None, None, scenario(), level="probe")
 
 
-def uniforms(frames: Frames, icc: float, rng: np.random.Generator) -> Floats:
-    """A normal copula: draws of each row that correlate within its window and side."""
-    side = frames.factors["tenant"].codes
-    place = frames.window * 2 + side
-    shared = rng.standard_normal(int(place.max()) + 1)[place]
-    logits: Floats = np.sqrt(icc) * shared + np.sqrt(1 - icc) * rng.standard_normal(len(frames))
-    return logits
+def luck_of(frames: Frames, cell: Cell) -> Codes:
+    """Codes of the stretches, of each side apart, in which answers share their luck."""
+    width = cell.luck * scenario().buckets.traffic.window_s
+    stretch = np.floor(frames.numbers("due_s") / width).astype(np.int64)
+    return stretch * 2 + frames.factors["tenant"].codes
 
 
-def losses(frames: Frames, share: float, icc: float, rng: np.random.Generator) -> Floats:
-    """1 for a loss; each window of each side has a share of its own, beta-distributed."""
-    place = frames.window * 2 + frames.factors["tenant"].codes
-    rate = np.full(int(place.max()) + 1, share)
-    if icc > 0:
-        rate = rng.beta(share * (1 / icc - 1), (1 - share) * (1 / icc - 1), len(rate))
-    return (rng.random(len(frames)) < rate[place]).astype(float)
+def normals(frames: Frames, cell: Cell, rng: np.random.Generator) -> Floats:
+    """One draw a row; those that share their luck correlate."""
+    luck = luck_of(frames, cell)
+    shared = rng.standard_normal(int(luck.max()) + 1)[luck]
+    drawn: Floats = np.sqrt(cell.icc) * shared
+    return drawn + np.sqrt(1 - cell.icc) * rng.standard_normal(len(frames))
+
+
+def losses(
+    frames: Frames, cell: Cell, rng: np.random.Generator, size: tuple[float, float] | None = None
+) -> Floats:
+    """What each answer loses: with a share of its own in each stretch of luck, beta-distributed, or
+    as its prompt does.
+
+    Args:
+        size: of a loss, by the beta law with these parameters; 1 without.
+    """
+    luck = luck_of(frames, cell)
+    rate = np.full(int(luck.max()) + 1, cell.share)
+    if cell.icc > 0:
+        many = 1 / cell.icc - 1
+        rate = rng.beta(cell.share * many, (1 - cell.share) * many, len(rate))
+
+    def lost(rate: Floats) -> Floats:
+        bad = (rng.random(len(rate)) < rate).astype(float)
+        return bad if size is None else bad * rng.beta(*size, len(rate))
+
+    own = lost(np.full(int(frames.prompt.max()) + 1, cell.share))[frames.prompt]
+    anew = rng.random(len(frames)) < cell.sampled
+    return np.where(anew, lost(rate[luck]), own)
 
 
 def rubric_of(frames: Frames, loss: Floats) -> Rubric:
@@ -127,21 +162,21 @@ Made = tuple[Estimate, float]
 
 def of_rate(cell: Cell, rng: np.random.Generator) -> Made:
     frames = layout(cell.n, cell.windows, False)
-    bad = losses(frames, cell.share, cell.icc, rng)
+    bad = losses(frames, cell, rng)
     return rates.rate(frames, bad, frames.where(tenant="slice")), cell.share
 
 
 def of_loss(cell: Cell, rng: np.random.Generator) -> Made:
     """A mean loss of scores between 0 and 1, over prompts."""
     frames = layout(cell.n, cell.windows, False)
-    bad = losses(frames, cell.share, cell.icc, rng) * rng.beta(4, 1, len(frames))
+    bad = losses(frames, cell, rng, (4, 1))
     found = rates.loss(frames, rubric_of(frames, bad), frames.where(tenant="slice"))
     return found, cell.share * 0.8
 
 
 def of_excess(cell: Cell, rng: np.random.Generator) -> Made:
     frames = layout(cell.n, cell.windows, False)
-    bad = losses(frames, cell.share, cell.icc, rng)
+    bad = losses(frames, cell, rng)
     sides = frames.where(tenant="slice"), frames.where(tenant="base")
     return rates.rate_excess(frames, bad, *sides), 0.0
 
@@ -150,7 +185,7 @@ def of_drop(cell: Cell, rng: np.random.Generator, effect: float = 0.0) -> Made:
     """Answers that each prompt gets right or wrong by itself, and that load spoils at random."""
     frames = layout(cell.n, cell.windows, False)
     sides = frames.where(tenant="slice"), frames.where(tenant="base")
-    bad = losses(frames, cell.share, cell.icc, rng)
+    bad = losses(frames, cell, rng)
     bad = np.where(sides[0], np.maximum(bad, rng.random(len(frames)) < effect), bad)
     made = score_drop(frames, rubric_of(frames, bad), *sides, by="tenant")
     return made, effect * (1 - cell.share)
@@ -160,14 +195,14 @@ def of_scores(cell: Cell, rng: np.random.Generator) -> Made:
     """The drop of a continuous score (as token F1 is)."""
     frames = layout(cell.n, cell.windows, False)
     sides = frames.where(tenant="slice"), frames.where(tenant="base")
-    bad = losses(frames, cell.share, cell.icc, rng) * rng.beta(2, 2, len(frames))
+    bad = losses(frames, cell, rng, (2, 2))
     return score_drop(frames, rubric_of(frames, bad), *sides, by="tenant"), 0.0
 
 
 def of_ratio(cell: Cell, rng: np.random.Generator, together: bool = False) -> Made:
     """The ratio of two quantiles of lognormal times, those of the slice 1.3 times as long."""
     frames = layout(cell.n, cell.windows, together)
-    logs = 0.6 * uniforms(frames, cell.icc, rng)
+    logs = 0.6 * normals(frames, cell, rng)
     if together:  # load makes both sides slow in the same windows
         logs += 0.8 * rng.standard_normal(int(frames.window.max()) + 1)[frames.window]
     sides = frames.where(tenant="slice"), frames.where(tenant="base")
@@ -186,15 +221,18 @@ KINDS: dict[str, Callable[[Cell, np.random.Generator], Made]] = {
     "ratio of quantiles, apart": of_ratio,
     "ratio of quantiles, together": partial(of_ratio, together=True),
 }
+OF_ANSWERS = ("mean", "drop")
+"""Kinds whose losses a prompt may repeat; what befalls a request does not hang on its prompt."""
 
 
 def cells() -> Iterator[Cell]:
     for kind in KINDS:
-        for n, windows in LAYOUTS:
-            for share in SHARES:
-                for icc in CORRELATIONS:
-                    if not kind.startswith("ratio") or share in (0.05, 0.15, 0.5):
-                        yield Cell(kind, n, windows, share, icc)
+        shares = (0.05, 0.15, 0.5) if kind.startswith("ratio") else SHARES
+        anew = SAMPLED if kind.startswith(OF_ANSWERS) else (1.0,)
+        for (n, windows), share, icc, sampled in product(LAYOUTS, shares, ICC, anew):
+            yield Cell(kind, n, windows, share, icc, 1.0, sampled)
+            if icc:
+                yield Cell(kind, n, windows, share, icc, LASTING, sampled)
 
 
 def tallied(task: tuple[Cell, int]) -> tuple[Cell, Tally]:
@@ -216,27 +254,32 @@ def tallied(task: tuple[Cell, int]) -> tuple[Cell, Tally]:
     return cell, tally
 
 
-def group(cell: Cell) -> tuple[str, str, str, float]:
-    """The row of the table that a cell belongs to."""
+Row = tuple[str, ...]
+
+
+def by_size(cell: Cell) -> Row:
+    return cell.kind, "" if cell.few else f"{cell.n} requests"
+
+
+def by_windows(cell: Cell) -> Row:
     windows = next(f"{a}-{b}" for a, b in ((3, 3), (4, 6), (8, 12), (30, 30)) if cell.windows <= b)
-    losses_ = "under 9 losses" if cell.few else "9 losses or more"
-    return cell.kind, losses_, windows, cell.icc
+    return cell.kind, "" if cell.few else f"{windows} windows, ICC {cell.icc:g}"
 
 
-def tell(results: Sequence[tuple[Cell, Tally]]) -> None:
-    """Prints the table: sums over the cells of a row, and its worst cell."""
-    rows: dict[tuple[str, str, str, float], list[Tally]] = defaultdict(list)
+def tell(results: Sequence[tuple[Cell, Tally]], row_of: Callable[[Cell], Row]) -> None:
+    """Prints a table: means over the cells of a row, and its extremes."""
+    rows: dict[Row, list[Tally]] = defaultdict(list)
     for cell, tally in results:
-        rows[group(cell)].append(tally)
-    print("kind                          expected          windows  ICC   held    (least  most)  "
-          "below  above  Holm   none")  # fmt: skip
-    for (kind, losses_, windows, icc), tallies in rows.items():
+        rows[row_of(cell)].append(tally)
+    print(f"\n{'kind':<29} {'':<22}  held    (least  most)  below  above  Holm   none")
+    for (kind, which), tallies in sorted(
+        rows.items(), key=lambda row: list(KINDS).index(row[0][0])
+    ):
         judged = [t for t in tallies if t.draws > t.refused + t.draws // 2]
-        draws = sum(t.draws for t in tallies)
-        none = sum(t.refused for t in tallies) / draws
-        start = f"{kind:<29} {losses_:<17} {windows:<7} {icc:4.2f}"
+        none = sum(t.refused for t in tallies) / sum(t.draws for t in tallies)
+        start = f"{kind:<29} {which or 'under 9 losses':<22}"
         if not judged:
-            print(f"{start}   no interval{'':38}{none:6.1%}")
+            print(f"{start}   no interval{'':31}{none:6.1%}")
             continue
         count = sum(t.draws - t.refused for t in judged)
         shares = [t.held / (t.draws - t.refused) for t in judged]
@@ -249,13 +292,18 @@ def tell(results: Sequence[tuple[Cell, Tally]]) -> None:
 
 
 def main() -> None:
-    """Prints the table."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("draws", nargs="?", type=int, default=400)
+    parser.add_argument("draws", nargs="?", type=int, default=100)
     draws = parser.parse_args().draws
     workers = multiprocessing.get_context("spawn")
     with workers.Pool(min(2, multiprocessing.cpu_count())) as pool:
-        tell(pool.map(tallied, [(cell, draws) for cell in cells()], chunksize=2))
+        results = pool.map(tallied, [(cell, draws) for cell in cells()], chunksize=8)
+    within = [(cell, tally) for cell, tally in results if cell.luck == 1]
+    for row_of in (by_size, by_windows):
+        tell(within, row_of)
+    print(f"\nWhere luck lasts {LASTING:g} load windows")
+    tell([(cell, tally) for cell, tally in results if cell.luck == LASTING], by_size)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from clustereval.analysis.intervals import critical
+from clustereval.analysis.intervals import critical, sharpness
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -25,6 +25,11 @@ one), has no interval: what windows differ by cannot be told from so few."""
 MIN_PROMPTS = 10
 """Of fewer, what prompts repeat is noise where it comes out below zero: nothing is taken off for it
 from what load windows differ by."""
+
+
+KNOWN = 0.3
+"""Part of the variance within load windows that a bound at a tail of 2.5% takes as known from the
+rows, and not from the few windows."""
 
 
 def few_windows(df: float) -> bool:
@@ -58,7 +63,8 @@ class Spread:
         by_window: over independent load windows, by_cell: over pairs of the two, which is what
             both of them count. 0 without windows.
         windows: number of load windows, 0 where they do not matter.
-        window_df: degrees of freedom of ``by_window``.
+        window_df: degrees of freedom of ``by_window``, at least.
+        welch_df: as observed, from how much the windows of each side differ.
     """
 
     by_prompt: float
@@ -67,6 +73,7 @@ class Spread:
     by_cell: float = 0.0
     windows: int = 0
     window_df: float = math.inf
+    welch_df: float = 0.0
 
     @property
     def df(self) -> float:
@@ -95,6 +102,11 @@ class Spread:
         differ little both are too small at once, and with 4 to 8 windows a bound at a tail of 1 in
         1,600 is missed 3 to 17 times as often (``tests/analysis/test_clusters.py``).
 
+        The wider of two covers more than it states where windows do not matter. At the tail of a
+        plain 95% interval, where it is harmless, some of that is given back: Welch's degrees of
+        freedom (1947, Biometrika 34:28) instead of the fewest that there may be, and t on the
+        variance by window less :data:`KNOWN` of that within windows, which rows tell better.
+
         What prompts repeat comes out below zero by chance. Of few prompts that is nearly all of
         what windows differ by, times a large t: it counts as zero there. A single prompt's is.
         """
@@ -102,12 +114,23 @@ class Spread:
         by_prompts = critical(tail, max(self.prompts - 1.0, 1.0)) ** 2
         squared = by_prompts * self.by_prompt
         if self.windows:
-            by_windows = critical(tail, max(self.window_df, 1.0)) ** 2 * self.by_window
             repeated = self.by_prompt - self.by_cell
             if self.prompts < MIN_PROMPTS:
                 repeated = max(repeated, 0.0)
+            safe = critical(tail, max(self.window_df, 1.0)) ** 2
+            sharp = critical(tail, max(self.window_df, self.welch_df, 1.0)) ** 2
+            given_back = (safe - sharp) * self.by_window
+            given_back += KNOWN * max(sharp - by_prompts, 0.0) * self.by_cell
+            by_windows = safe * self.by_window - sharpness(tail) * given_back
             squared = max(squared, by_windows + by_prompts * repeated)
         return squared / critical(tail) ** 2
+
+    def beside(self, other: Spread) -> Spread:
+        """The same as one of two independent sides of a difference, by Welch's degrees of freedom
+        for both."""
+        both = [side for side in (self, other) if side.windows]
+        welch = _welch([(side.by_window, side.window_df) for side in both])
+        return replace(self, welch_df=welch)
 
     def wider(self, factor: float) -> Spread:
         """The same where load windows differ so many times as much."""
@@ -122,6 +145,14 @@ class Spread:
             return max(cap, 1.0)
         variance = self.variance(tail)
         return max(min(cap, unit_variance / variance), 1.0) if variance > 0 else max(cap, 1.0)
+
+
+def _welch(variances: Sequence[tuple[float, float]]) -> float:
+    """Degrees of freedom of a sum of (variance, its degrees of freedom)."""
+    total = sum(variance for variance, _ in variances)
+    if total <= 0:
+        return 0.0
+    return total**2 / sum(variance**2 / max(df, 1e-9) for variance, df in variances)
 
 
 def by_cluster(influence: Floats, codes: Codes) -> tuple[float, int]:
@@ -170,12 +201,34 @@ def spread_of(prompts: tuple[float, int], sides: Sequence[Rows]) -> Spread:
         by_cell=by_cluster(influence, cells)[0],
         windows=int(np.count_nonzero(sum(shares))),
         window_df=degrees_of_freedom(shares),
+        welch_df=_observed(total**2, shares),
     )
 
 
 def worth(share: Floats) -> float:
     """So many windows of equal weight."""
     return float(share.sum() ** 2 / (share**2).sum())
+
+
+def _observed(squares: Floats, shares: Sequence[Floats]) -> float:
+    """Welch's degrees of freedom of windows of the one side, of the other, and of both.
+
+    Each side's mean takes one from its own windows, of a window of both the larger part.
+
+    Args:
+        squares: of the windows' sums, shape (windows,). shares: each side's weight by window.
+    """
+    met = np.stack([share > 0 for share in shares])
+    leverage = np.max(
+        [side / worth(share) for side, share in zip(met, shares, strict=True)], axis=0
+    )
+    kind = (met * 2 ** np.arange(len(shares))[:, None]).sum(axis=0)
+    parts = []
+    for one in np.unique(kind[kind > 0]):
+        mine = kind == one
+        weight = np.sum(shares, axis=0)[mine]
+        parts.append((float(squares[mine].sum()), worth(weight) * float(1 - leverage[mine].mean())))
+    return _welch(parts)
 
 
 def degrees_of_freedom(shares: Sequence[Floats]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from clustereval.analysis.checks.base import failed_share, latency_s
 from clustereval.analysis.estimates import Estimate, with_worst
-from clustereval.analysis.intervals import Bounds, share_bounds
+from clustereval.analysis.intervals import Bounds
 from clustereval.analysis.rates import Mean, loss, rate
 from clustereval.analysis.slices import Floats, Frames, Mask
 from clustereval.analysis.together import design_effect
@@ -110,8 +110,7 @@ def _share(frames: Frames, bad: Floats, among: Mask, by_prompt: bool, effect: fl
     mean = Mean.of(frames, bad, rows, weight, True, by_prompt)
 
     def bounds(tail: float) -> Bounds:
-        n = max(min(mean.size(tail), len(rows) / effect), 1.0)
-        return share_bounds(mean.value, n, tail)
+        return mean.bounds(tail, len(rows) / effect)
 
     return replace(plain, bounds=bounds)
 

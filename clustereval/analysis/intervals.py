@@ -29,6 +29,17 @@ Bounds = tuple[float | None, float | None]
 Floats = NDArray[np.float64]
 
 
+SHARP_TAIL, SAFE_TAIL = 0.025, 0.001
+"""From the first on a bound is as sharp as its error rate allows; from the second on, where errors
+of the variance decide, as wide as keeps the rate whatever windows do; between them in between."""
+
+
+def sharpness(tail: float) -> float:
+    """From 0 at :data:`SAFE_TAIL` to 1 at :data:`SHARP_TAIL`, linear in the tail's logarithm."""
+    reached = math.log(tail / SAFE_TAIL) / math.log(SHARP_TAIL / SAFE_TAIL)
+    return min(max(reached, 0.0), 1.0)
+
+
 def critical(tail: float, df: float | None = None) -> float:
     """Upper ``tail`` point of the normal, or of Student's t with ``df`` degrees of freedom."""
     return -float(special.ndtri(tail) if df is None else special.stdtrit(df, tail))
@@ -59,21 +70,52 @@ def wilson(share: float, n: float, tail: float) -> tuple[float, float]:
     return low, high
 
 
-def share_bounds(share: float, n: float, tail: float) -> tuple[float, float]:
-    """Bounds of a share: exact from below, Wilson's from above.
+def losses_seen(n: float, lower: float, higher: float) -> float:
+    """So many losses of equal size weigh as unevenly; arguments as in :func:`usual_size`."""
+    return n * lower**2 / higher if higher > 0 else 0.0
+
+
+def usual_size(n: float, lower: float, higher: float) -> float:
+    """Size of the losses that a mean is made of: ``higher / lower`` moment, and at most 1.
+
+    Losses of this size, as often as gives the same mean, have the same second moment as what was
+    seen. Few losses do not show how large others are: after D of them the next is taken to be one
+    of size 1 with the chance 1 / (D + 1) (after Laplace's rule of succession).
+
+    Args:
+        n: effective number of observations.
+        lower, higher: of the losses' moments, in 0..1, the first and the second; or of the squared
+            differences', for the square of the size.
+    """
+    next_one = 1 / (losses_seen(n, lower, higher) + 1)
+    return min((n * higher + next_one) / (n * lower + next_one), 1.0)
+
+
+def with_room(size: float, mean: float, variance: float, n: float, tail: float) -> float:
+    """``size`` of losses, or so much more that it bounds no mean that may be true: four standard
+    deviations from ``mean``, and as far as one that was not seen among ``n`` may lie."""
+    room = max(4 * math.sqrt(max(variance, 0.0)), zero_count_bound(n, tail))
+    return min(max(size, abs(mean) + room), 1.0)
+
+
+def share_bounds(share: float, n: float, tail: float, size: float = 1.0) -> tuple[float, float]:
+    """Bounds of a share, or of a mean of losses: exact from below, Wilson's from above.
 
     Source of the lower bound: Clopper & Pearson 1934 (Biometrika 26:404), as a quantile of the beta
     distribution, at the effective size as in Korn & Graubard 1998 (Survey Methodology 24:193).
     Wilson's own lower bound is exceeded by a true share of 1% in 7 times as many samples of 200 as
     its tail of 1 in 1,600 allows; its upper bound errs on the safe side there.
 
-    Args: those of :func:`wilson`.
+    Args:
+        share, n, tail: those of :func:`wilson`.
+        size: of each loss, see :func:`usual_size`; no mean is larger.
     """
-    low, high = wilson(share, n, tail)
-    if 0 < share < 1:
-        events = share * n
+    seen = min(share / size, 1.0)
+    low, high = wilson(seen, n, tail)
+    if 0 < seen < 1:
+        events = seen * n
         low = float(special.betaincinv(events, n - events + 1, tail))
-    return min(low, share), high
+    return min(size * low, share), max(size * high, share)
 
 
 def zero_count_bound(n: float, tail: float) -> float:
@@ -82,20 +124,15 @@ def zero_count_bound(n: float, tail: float) -> float:
 
 
 def rate_difference(
-    slice_: tuple[float, float], base: tuple[float, float], tail: float
+    share_1: float, bounds_1: tuple[float, float], share_2: float, bounds_2: tuple[float, float]
 ) -> tuple[float, float]:
-    """Newcombe's hybrid interval for ``slice - base`` of two independent shares.
+    """Newcombe's hybrid interval for the difference of two independent shares.
 
     Source: Newcombe 1998 (Stat Med 17:873), method 10 for unpaired proportions: the bounds of each
     side, squared and added; here those of :func:`share_bounds`. Resampling unit: whatever the
-    effective n counts.
-
-    Args:
-        slice_, base: (share, effective n) of each side.
+    effective n of each side counts.
     """
-    (share_1, n_1), (share_2, n_2) = slice_, base
-    low_1, high_1 = share_bounds(share_1, n_1, tail)
-    low_2, high_2 = share_bounds(share_2, n_2, tail)
+    (low_1, high_1), (low_2, high_2) = bounds_1, bounds_2
     difference = share_1 - share_2
     return (
         max(-1.0, difference - math.hypot(share_1 - low_1, high_2 - share_2)),
@@ -215,13 +252,26 @@ def quantile_bounds(ordered: Floats, q: float, n: float, tail: float) -> Bounds:
     low = high = None
     if (1 - q) ** n <= tail:
         below = float(special.bdtrik(tail, n, q))
-        rank = math.floor((below + 1) / n * size + 1e-9)
-        low = float(ordered[min(rank, size) - 1]) if rank >= 1 else None
+        low = _ranked(ordered, (below + 1) / n * size, math.floor, tail)
     if q**n <= tail:
         below = float(special.bdtrik(1 - tail, n, q))
-        rank = math.ceil((below + 1) / n * size - 1e-9)
-        high = float(ordered[min(rank, size) - 1])
+        high = _ranked(ordered, (below + 1) / n * size, math.ceil, tail)
     return low, high
+
+
+def _ranked(
+    ordered: Floats, rank: float, outward: Callable[[float], int], tail: float
+) -> float | None:
+    """The value of this rank, counted from 1; None below the first.
+
+    Between two order statistics it is the outer one, or as far as ``tail`` allows
+    (:func:`sharpness`) on the line through both (Beran & Hall 1993, J R Stat Soc B 55:643).
+    """
+    whole = outward(round(rank, 6))
+    if whole < 1:
+        return None
+    at = whole + sharpness(tail) * (rank - whole)
+    return float(np.interp(at, np.arange(1, len(ordered) + 1), ordered))
 
 
 def point_quantile(ordered: Floats, q: float) -> float:

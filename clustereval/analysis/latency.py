@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -95,15 +96,14 @@ def quantile_ratio_together(
         return missing_estimate(method, int((slice_ | base).sum()))
     slow, reference = sides
     mine, theirs = slow.clustered(frames, 1), reference.clustered(frames, -1)
-    prompts = by_cluster(
-        np.concatenate([mine.influence, theirs.influence]),
-        np.concatenate([mine.prompt, theirs.prompt]),
-    )
-    spread = spread_of(prompts, _by_tail(mine, theirs, sides))
+    prompts, by_cell = _within_windows(mine, theirs, sides)
+    spread = replace(spread_of(prompts, _by_tail(mine, theirs, sides)), by_cell=by_cell)
     most = 1 / (1 / len(slow.rows) + 1 / len(reference.rows))
 
+    ratio, mine_part = slow.point / reference.point, most / len(slow.rows)
+
     def size(tail: float) -> float:
-        return spread.size(q * (1 - q), most, tail)
+        return spread.size(q * (1 - q), math.inf if spread.varied else most, tail)
 
     def bounds(tail: float) -> intervals.Bounds:
         low, high = _mover(slow, reference, tail)
@@ -111,10 +111,10 @@ def quantile_ratio_together(
         above = intervals.quantile_bounds(slow.ordered, q, n, tail)
         below = intervals.quantile_bounds(reference.ordered, q, n, tail)
         # Where the common size is too small for a bound, that of the sides apart is wider, but one.
-        if above[0] is not None and below[1] is not None:
-            low = min(above[0] / reference.point, slow.point / below[1])
+        if above[0] and below[1] is not None:
+            low = ratio / _both(slow.point / above[0], below[1] / reference.point, mine_part, tail)
         if above[1] is not None and below[0]:
-            high = max(above[1] / reference.point, slow.point / below[0])
+            high = ratio * _both(above[1] / slow.point, reference.point / below[0], mine_part, tail)
         return low, high
 
     estimate = _ratio(frames, times_s, slow, reference, spread, method)
@@ -130,6 +130,42 @@ def quantile_ratio_together(
         more_requests=_more_for_quantile(q, size(TAIL), estimate.n),
     )
     return of_few_windows(estimate, frames, spread_of(prompts, [mine, theirs]))
+
+
+def _both(mine: float, theirs: float, mine_part: float, tail: float) -> float:
+    """The factor of a bound, from that by either side's times.
+
+    Where the sides' times differ in shape, each side's own part of the variance moves as its times
+    do. At deep tails the wider of both (:func:`.intervals.sharpness`).
+
+    Args:
+        mine_part: of the variance of the difference of shares.
+    """
+    first, second = math.log(mine), math.log(theirs)
+    together = math.sqrt(mine_part * first**2 + (1 - mine_part) * second**2)
+    wider = max(first, second)
+    return math.exp(wider + intervals.sharpness(tail) * (together - wider))
+
+
+def _within_windows(
+    mine: Rows, theirs: Rows, sides: tuple[_Sample, _Sample]
+) -> tuple[tuple[float, int], float]:
+    """(variance by prompt and their number, variance by prompt and window) of the difference of the
+    shares above the two quantiles, without what moves both sides alike in a window.
+
+    Each row is held against the others of its window, of both sides, and one of the mean of all.
+    """
+    prompt = np.concatenate([mine.prompt, theirs.prompt])
+    assert mine.window is not None
+    assert theirs.window is not None
+    window = np.concatenate([mine.window, theirs.window])
+    bad = np.concatenate([side.bad for side in sides])
+    weight = np.concatenate([mine.weight, -theirs.weight])
+    others = np.bincount(window)[window]
+    usual = (np.bincount(window, weights=bad)[window] - bad + bad.mean()) / others
+    influence = weight * (bad - usual)
+    cells = prompt * (int(window.max()) + 1) + window
+    return by_cluster(influence, prompt), by_cluster(influence, cells)[0]
 
 
 def _by_tail(mine: Rows, theirs: Rows, sides: tuple[_Sample, _Sample]) -> list[Rows]:
@@ -157,7 +193,10 @@ def _by_tail(mine: Rows, theirs: Rows, sides: tuple[_Sample, _Sample]) -> list[R
 
 def _mover(slow: _Sample, reference: _Sample, tail: float) -> intervals.Bounds:
     return intervals.ratio_bounds(
-        slow.bounds(tail), slow.point, reference.bounds(tail), reference.point
+        slow.beside(reference).bounds(tail),
+        slow.point,
+        reference.beside(slow).bounds(tail),
+        reference.point,
     )
 
 
@@ -199,6 +238,10 @@ class _Sample:
 
     def bounds(self, tail: float) -> intervals.Bounds:
         return intervals.quantile_bounds(self.ordered, self.q, self.above.size(tail), tail)
+
+    def beside(self, other: _Sample) -> _Sample:
+        """The same as one side of a ratio."""
+        return replace(self, above=self.above.beside(other.above))
 
     def clustered(self, frames: Frames, sign: float) -> Rows:
         weight = self.above.weight

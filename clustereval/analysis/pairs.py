@@ -48,13 +48,14 @@ class Pairs:
     """Blocks that both sides answered.
 
     Attributes:
-        mean, second_moment: of the differences by prompt, larger is worse.
+        mean, second_moment, fourth_moment: of the differences by prompt, larger is worse.
         observed, reference: the weighted mean of each side.
         prompts: their number. kish: the same by weight.
     """
 
     mean: float
     second_moment: float
+    fourth_moment: float
     observed: float
     reference: float
     prompts: int
@@ -74,7 +75,7 @@ class Pairs:
         return spread_of(by_cluster(mine.influence, mine.prompt), [mine, theirs])
 
     def bounds(self, spread: Spread) -> Callable[[float], Bounds]:
-        return paired_bounds(self.mean, self.second_moment, self.kish, spread)
+        return paired_bounds(self.mean, self.second_moment, self.fourth_moment, self.kish, spread)
 
     def design(self, frames: Frames, windows: bool) -> Paired:
         return Paired(self.slice_.sample(frames, windows), self.base.sample(frames, windows))
@@ -120,6 +121,7 @@ def matched(frames: Frames, value: Floats, slice_: Mask, base: Mask, block: Code
     return Pairs(
         mean=mean,
         second_moment=float((drop**2 / by_prompt).sum()),
+        fourth_moment=float((drop**4 / by_prompt**3).sum()),
         observed=reference - mean,
         reference=reference,
         prompts=len(by_prompt),

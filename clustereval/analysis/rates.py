@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,12 +30,14 @@ class Mean:
 
     Attributes:
         rows: positions of its rows. weight: theirs; sums to 1.
-        cap: the number of independent observations if nothing but the mean varied.
+        square: mean of the squares over independent observations, rows or prompts.
+        cap: the number of these if nothing but the mean varied.
     """
 
     rows: Codes
     weight: Floats
     value: float
+    square: float
     spread: Spread
     cap: float
 
@@ -47,19 +50,42 @@ class Mean:
         Args:
             by_prompt: whether a prompt is at most one independent observation.
         """
-        value = min(max(float((weight * bad[rows]).sum()), 0.0), 1.0)  # sums may round beyond 1
+        lost = weight * bad[rows]
+        value = min(max(float(lost.sum()), 0.0), 1.0)  # sums may round beyond 1
         prompt = frames.prompt[rows]
         influence = weight * (bad[rows] - value)
         window = frames.load_window[rows] if windows else None
         spread = spread_of(by_cluster(influence, prompt), [Rows(influence, weight, prompt, window)])
-        unit = np.bincount(prompt, weights=weight) if by_prompt else weight
-        return cls(rows, weight, value, spread, float(1 / (unit**2).sum()))
+        one = prompt if by_prompt else np.arange(len(rows))
+        unit = np.bincount(one, weights=weight)
+        each = np.bincount(one, weights=lost)[unit > 0] / unit[unit > 0]
+        square = float((unit[unit > 0] * each**2).sum())
+        return cls(rows, weight, value, square, spread, float(1 / (unit**2).sum()))
+
+    def loss_size(self, tail: float) -> float:
+        """Size of the losses that it is taken to be made of."""
+        if not self.spread.varied:
+            return 1.0
+        n = self.spread.size(self.square - self.value**2, self.cap, tail)
+        usual = intervals.usual_size(n, self.value, self.square)
+        return intervals.with_room(usual, self.value, self.spread.variance(tail), self.cap, tail)
 
     def size(self, tail: float) -> float:
-        return self.spread.size(self.value * (1 - self.value), self.cap, tail)
+        """Effective number of observations."""
+        unit = self.value * (self.loss_size(tail) - self.value)
+        return self.spread.size(unit, self.cap, tail)
 
-    def bounds(self, tail: float) -> intervals.Bounds:
-        return intervals.share_bounds(self.value, self.size(tail), tail)
+    def bounds(self, tail: float, most: float = math.inf) -> tuple[float, float]:
+        """
+        Args:
+            most: so many independent observations are the most that it is worth.
+        """
+        n = max(min(self.size(tail), most), 1.0)
+        return intervals.share_bounds(self.value, n, tail, self.loss_size(tail))
+
+    def beside(self, other: Mean) -> Mean:
+        """The same as one side of a difference."""
+        return replace(self, spread=self.spread.beside(other.spread))
 
     def design(self, frames: Frames, windows: bool, by_prompt: bool) -> Share:
         """What it rests on."""
@@ -169,5 +195,8 @@ def rate_excess(frames: Frames, bad: Floats, slice_: Mask, base: Mask) -> Estima
 def difference_bounds(mine: Mean, theirs: Mean, tail: float) -> intervals.Bounds:
     """Bounds of the difference of two means that were observed apart."""
     return intervals.rate_difference(
-        (mine.value, mine.size(tail)), (theirs.value, theirs.size(tail)), tail
+        mine.value,
+        mine.beside(theirs).bounds(tail),
+        theirs.value,
+        theirs.beside(mine).bounds(tail),
     )
