@@ -47,13 +47,12 @@ def score_drop(
     """How much lower the slice scores than the baseline on the same prompts, in -1..1.
 
     Prompts are blocks, each padding of a prompt one of its own. Answers of one block and side are
-    averaged; the differences are averaged
-    over prompts with Mantel-Haenszel weights ``n_s n_b / (n_s + n_b)``, so that a prompt answered
-    once on one side counts less than one answered often. Bounds are those of
-    :func:`.intervals.paired_score` at the effective number of prompts, from the variance clustered
-    by prompt and by load window, on both sides (:mod:`.clusters`). Requests without a score count
-    against the slice in the upper bound: its own as wrong, its baseline's as right. They are left
-    out of the lower one.
+    averaged; the differences are averaged over prompts with Mantel-Haenszel weights
+    ``n_s n_b / (n_s + n_b)``, so that a prompt answered once on one side counts less than one
+    answered often. Bounds are those of :func:`.differences.paired_bounds`, from the variance
+    clustered by prompt and by load window, on both sides (:mod:`.clusters`). Requests without a
+    score count against the slice in the upper bound: its own as wrong, its baseline's as right.
+    They are left out of the lower one.
 
     Args:
         frames: the run.

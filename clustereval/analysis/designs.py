@@ -10,17 +10,14 @@ Expected variances stand for observed ones. How far the result holds is simulate
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from clustereval.analysis import intervals
 from clustereval.analysis.clusters import Spread
+from clustereval.analysis.differences import BoundsAt, paired_bounds
 from clustereval.analysis.intervals import Bounds
 from clustereval.analysis.samples import Noise, Parts, Sample, parts_of, spread_expected, unlucky
-
-BoundsAt = Callable[[float], Bounds]
 
 
 class Design(Protocol):
@@ -41,57 +38,6 @@ class Design(Protocol):
     def at(self, effect: float, noise: Noise, chance: float) -> BoundsAt:
         """Bounds for a run whose estimate lies at its ``chance`` quantile (0..1), given the
         true ``effect``; tail → (low, high)."""
-
-
-def paired_bounds(
-    mean: float, second_moment: float, fourth_moment: float, kish: float, spread: Spread
-) -> BoundsAt:
-    """Bounds of paired differences from their clustered variance.
-
-    They are those of a table of whole differences, with the same mean and variance, which leaves
-    its size open. At deep tails the table is as discordant as the squares of the differences are,
-    of fewer prompts the more they cluster: one that errs on the safe side. At the tail of a 95%
-    interval (:func:`.intervals.sharpness`) it is as uneven as the differences are (their fourth
-    moment): averages of many answers come close to a normal law.
-
-    Args:
-        mean, second_moment, fourth_moment: of the differences by prompt, in -1..1.
-        kish: number of prompts, by their weights.
-    """
-    coarse = min(1.0, max(second_moment, abs(mean)))
-
-    def safe(tail: float) -> tuple[float, float]:
-        n = spread.size(coarse - mean**2, kish, tail)
-        return intervals.paired_score(mean, coarse, n, tail)
-
-    usual = math.sqrt(intervals.usual_size(kish, second_moment, fourth_moment))
-    steps = kish / usual
-    # One small difference is no reason to trust a variance that is smaller than none would give.
-    seen_often = min(max(intervals.losses_seen(kish, second_moment, fourth_moment), 1.0), 3.0)
-
-    def sharp(tail: float) -> tuple[float, float]:
-        variance = spread.variance(tail)
-        # Of size 1, or smaller where whole ones could not vary as little around such a mean.
-        short = abs(mean) - variance * steps
-        size = max(mean**2 / short, usual) if short > 0 else 1.0
-        size = intervals.with_room(size, mean, variance, kish, tail)
-        seen = min(max(mean / size, -1.0), 1.0)
-        discordant = min(max(variance * steps / size + seen**2, abs(seen)), 1.0)
-        most = size * steps * seen_often
-        n = max(min((discordant - seen**2) * size**2 / variance, most), 1.0)
-        low, high = intervals.paired_score(seen, discordant, n, tail)
-        return min(size * low, mean), max(size * high, mean)
-
-    def bounds(tail: float) -> Bounds:
-        part = intervals.sharpness(tail) if spread.varied else 0.0
-        wide = safe(tail) if part < 1 else (0.0, 0.0)
-        close = sharp(tail) if part > 0 else (0.0, 0.0)
-        return (
-            (1 - part) * wide[0] + part * close[0],
-            (1 - part) * wide[1] + part * close[1],
-        )
-
-    return bounds
 
 
 @dataclass(frozen=True)

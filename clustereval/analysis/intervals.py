@@ -70,34 +70,6 @@ def wilson(share: float, n: float, tail: float) -> tuple[float, float]:
     return low, high
 
 
-def losses_seen(n: float, lower: float, higher: float) -> float:
-    """So many losses of equal size weigh as unevenly; arguments as in :func:`usual_size`."""
-    return n * lower**2 / higher if higher > 0 else 0.0
-
-
-def usual_size(n: float, lower: float, higher: float) -> float:
-    """Size of the losses that a mean is made of: ``higher / lower`` moment, and at most 1.
-
-    Losses of this size, as often as gives the same mean, have the same second moment as what was
-    seen. Few losses do not show how large others are: after D of them the next is taken to be one
-    of size 1 with the chance 1 / (D + 1) (after Laplace's rule of succession).
-
-    Args:
-        n: effective number of observations.
-        lower, higher: of the losses' moments, in 0..1, the first and the second; or of the squared
-            differences', for the square of the size.
-    """
-    next_one = 1 / (losses_seen(n, lower, higher) + 1)
-    return min((n * higher + next_one) / (n * lower + next_one), 1.0)
-
-
-def with_room(size: float, mean: float, variance: float, n: float, tail: float) -> float:
-    """``size`` of losses, or so much more that it bounds no mean that may be true: four standard
-    deviations from ``mean``, and as far as one that was not seen among ``n`` may lie."""
-    room = max(4 * math.sqrt(max(variance, 0.0)), zero_count_bound(n, tail))
-    return min(max(size, abs(mean) + room), 1.0)
-
-
 def share_bounds(share: float, n: float, tail: float, size: float = 1.0) -> tuple[float, float]:
     """Bounds of a share, or of a mean of losses: exact from below, Wilson's from above.
 
@@ -108,7 +80,7 @@ def share_bounds(share: float, n: float, tail: float, size: float = 1.0) -> tupl
 
     Args:
         share, n, tail: those of :func:`wilson`.
-        size: of each loss, see :func:`usual_size`; no mean is larger.
+        size: of each loss, see :func:`.sizes.usual_size`; no mean is larger.
     """
     seen = min(share / size, 1.0)
     low, high = wilson(seen, n, tail)
@@ -138,96 +110,6 @@ def rate_difference(
         max(-1.0, difference - math.hypot(share_1 - low_1, high_2 - share_2)),
         min(1.0, difference + math.hypot(high_1 - share_1, share_2 - low_2)),
     )
-
-
-def paired_score(mean: float, second_moment: float, n: float, tail: float) -> tuple[float, float]:
-    """Bounds of a mean of paired differences in [-1, 1]: Tango's above, a saddlepoint's below.
-
-    Source: Tango 1998 (Stat Med 17:891), for pairs of right / wrong answers with shares ``b`` of
-    losses and ``c`` of gains. Differences between averaged answers are fractions; they enter as
-    the table with the same mean and second moment, ``b - c = mean`` and
-    ``b + c = max(second_moment, |mean|)``, which never understates the variance.
-
-    Where there are no gains, Tango's lower bound is exceeded up to four times as often as a tail of
-    1 in 1,600 allows, so it is the wider of his and of :func:`_chance_of_more` inverted, with his
-    constrained estimate of the table.
-
-    Chosen over Newcombe's paired method 10, whose width is 0 for equal halves at p = .5, and over
-    the exact McNemar test, which tests no margin but 0. Equal samples give
-    ``±(1 - tail^(1/n))``, the rule of three for the number of prompts.
-
-    Args:
-        mean: mean difference, larger is worse.
-        second_moment: mean of the squared differences.
-        n: effective number of independent pairs (prompts, > 0).
-        tail: one-sided tail probability, at most .5.
-    """
-    discordant = min(1.0, max(second_moment, abs(mean)))
-    loss, gain = (discordant + mean) / 2, (discordant - mean) / 2
-    crit = critical(tail)
-
-    def score(delta: float) -> float:
-        gain_0 = _constrained_gain(loss, gain, delta)
-        variance = max(2 * gain_0 + delta * (1 - delta), 1e-15) / n
-        return (loss - gain - delta) / math.sqrt(variance)
-
-    def excess(delta: float) -> float:
-        gain_0 = _constrained_gain(loss, gain, delta)
-        return tail - _chance_of_more(mean, n, gain_0 + delta, gain_0)
-
-    edge = 1 - 1e-9
-    low = _root(lambda delta: score(delta) - crit, -edge, mean)
-    low = min(low, _root(excess, -edge, low))
-    high = _root(lambda delta: score(delta) + crit, mean, edge)
-    exact = zero_count_bound(n, tail)
-    if mean >= 0:
-        high = max(high, exact)
-    if mean <= 0:
-        low = min(low, -exact)
-    return low, high
-
-
-def _constrained_gain(loss: float, gain: float, delta: float) -> float:
-    """Most likely share of gains where losses exceed them by ``delta`` (Tango 1998)."""
-    linear = -loss - gain + (2 - loss + gain) * delta
-    constant = -gain * delta * (1 - delta)
-    root = math.sqrt(max(linear * linear - 8 * constant, 0.0))
-    return max((root - linear) / 4, -delta, 0.0)
-
-
-def _chance_of_more(mean: float, n: float, loss: float, gain: float) -> float:
-    """P(the mean of ``n`` differences is at least ``mean``), each 1 by ``loss``, -1 by ``gain``.
-
-    Source: the saddlepoint formula of Lugannani & Rice 1980 (Adv Appl Probab 12:475) with the
-    continuity correction of Daniels 1987 (Int Stat Rev 55:37). The cumulant generating function is
-    ``n log(1 + loss (e^s - 1) + gain (e^-s - 1))``; its saddlepoint solves a quadratic in e^s.
-    """
-    if mean - (loss - gain) < 1e-6:
-        return 0.5
-    if mean >= 1 or loss <= 0:
-        return float(max(loss, 0.0) ** n)
-    square, linear = loss * (1 - mean), mean * max(1 - loss - gain, 0.0)
-    growth = (linear + math.sqrt(linear**2 + 4 * square * gain * (1 + mean))) / (2 * square)
-    s, moment = math.log(growth), 1 + loss * (growth - 1) + gain * (1 / growth - 1)
-    variance = (loss * growth + gain / growth) / moment - mean**2
-    deviance = 2 * n * (s * mean - math.log(moment))
-    if s <= 0 or variance <= 0 or deviance < 1e-4:
-        return 0.5  # so near the mean that the formula divides by nothing
-    root = math.sqrt(deviance)
-    lattice = (1 - math.exp(-s)) * math.sqrt(n * variance)
-    density = math.exp(-deviance / 2) / math.sqrt(2 * math.pi)
-    return float(special.ndtr(-root) + density * (1 / lattice - 1 / root))
-
-
-def _root(function: Callable[[float], float], low: float, high: float) -> float:
-    """Root of a decreasing function, or the end of the range that it does not cross."""
-    if low >= high:
-        return low
-    if function(low) <= 0:
-        return low
-    if function(high) >= 0:
-        return high
-    return float(optimize.brentq(function, low, high, xtol=1e-7))
 
 
 def quantile_bounds(ordered: Floats, q: float, n: float, tail: float) -> Bounds:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from clustereval.analysis.clusters import Rows, Spread, by_cluster, spread_of
-from clustereval.analysis.designs import Paired, paired_bounds
+from clustereval.analysis.designs import Paired
+from clustereval.analysis.differences import paired_bounds
 from clustereval.analysis.estimates import EVIDENCE
 from clustereval.analysis.intervals import Bounds
 from clustereval.analysis.samples import Sample

@@ -20,6 +20,7 @@ from clustereval.analysis.estimates import (
     with_worst,
 )
 from clustereval.analysis.samples import Sample
+from clustereval.analysis.sizes import usual_size, with_room
 from clustereval.analysis.slices import Codes, Floats, Frames, Mask, Rubric
 from clustereval.core.findings import Warning, WarningCode
 
@@ -67,8 +68,8 @@ class Mean:
         if not self.spread.varied:
             return 1.0
         n = self.spread.size(self.square - self.value**2, self.cap, tail)
-        usual = intervals.usual_size(n, self.value, self.square)
-        return intervals.with_room(usual, self.value, self.spread.variance(tail), self.cap, tail)
+        usual = usual_size(n, self.value, self.square)
+        return with_room(usual, self.value, self.spread.variance(tail), self.cap, tail)
 
     def size(self, tail: float) -> float:
         """Effective number of observations."""

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import optimize, stats
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from clustereval.analysis import intervals
-from clustereval.analysis.clusters import Spread, by_cluster
+from clustereval.analysis.differences import paired_score
 
 DRAWS = 400
 SHARES = st.floats(0, 1)
@@ -69,26 +69,6 @@ def test_a_share_is_covered_where_a_few_losses_are_expected(share: float, n: int
     assert covered <= 0.97 or n * share < 9
 
 
-@pytest.mark.parametrize("tail", [0.025, 0.025 / 40])
-@pytest.mark.parametrize(
-    ("drop", "gain", "n"),
-    [(0.05, 0, 60), (0.05, 0, 240), (0.05, 0.01, 240), (0.05, 0.05, 120), (0.1, 0, 60)],
-)
-def test_a_drop_at_its_margin_fails_no_more_often_than_its_tail(
-    drop: float, gain: float, n: int, tail: float
-) -> None:
-    """Summed over every table, the lower bound reaches the true drop with at most its tail."""
-    reached = 0.0
-    for losses in range(n + 1):
-        chance = stats.binom.pmf(losses, n, drop + gain)
-        for gains in range(min(n - losses, int(n * gain) + 12) + 1 if gain else 1):
-            joint = chance * stats.binom.pmf(gains, n - losses, gain / (1 - drop - gain))
-            if joint > 1e-9 and losses - gains > n * drop:
-                mean, moment = (losses - gains) / n, (losses + gains) / n
-                reached += joint * (intervals.paired_score(mean, moment, n, tail)[0] >= drop)
-    assert reached <= tail
-
-
 def test_difference_is_made_of_both_sides_bounds() -> None:
     """Newcombe's distances: those of the two sides that push one way, squared and added."""
     (low_1, high_1), (low_2, high_2) = (
@@ -120,7 +100,7 @@ def test_nothing_seen_is_bounded_by_the_rule_of_three(n: int, tail: float) -> No
     """No loss in n gives at least the exact bound 1 - tail^(1/n), never certainty."""
     exact = 1 - tail ** (1 / n)
     assert intervals.share_bounds(0.0, n, tail)[1] >= exact - 1e-12
-    low, high = intervals.paired_score(0.0, 0.0, n, tail)
+    low, high = paired_score(0.0, 0.0, n, tail)
     assert high >= exact - 1e-12
     assert low <= -exact + 1e-12
 
@@ -132,80 +112,6 @@ def test_bounds_hold_the_share_and_is_never_certain(share: float, n: float, tail
     assert 0 <= low <= share + 1e-9
     assert share - 1e-9 <= high <= 1
     assert high > low
-
-
-@given(st.floats(-1, 1), SHARES, st.floats(2, 5000), TAILS)
-def test_paired_interval_holds_the_mean(mean: float, moment: float, n: float, tail: float) -> None:
-    """The interval of a paired difference holds its estimate and has a width."""
-    low, high = intervals.paired_score(mean, moment, n, tail)
-    assert -1 <= low <= mean + 1e-6
-    assert mean - 1e-6 <= high <= 1
-    assert high > low
-
-
-@given(st.floats(-1, 1), SHARES, st.floats(2, 5000), TAILS)
-def test_failing_is_never_easier_than_passing(
-    mean: float, moment: float, n: float, tail: float
-) -> None:
-    """Swapping slice and baseline mirrors the bounds, but that the lower one lies no nearer."""
-    low, high = intervals.paired_score(mean, moment, n, tail)
-    other = intervals.paired_score(-mean, moment, n, tail)
-    assert low <= -other[1] + 1e-5
-    assert other[0] <= -high + 1e-5
-
-
-@pytest.mark.parametrize(("loss", "gain", "n"), [(12, 2, 50), (5, 0, 40), (1, 1, 30), (9, 8, 240)])
-def test_paired_bounds_are_tangos_and_the_saddlepoints(loss: int, gain: int, n: int) -> None:
-    """At the upper bound, Tango's statistic with a brute-force constrained likelihood is critical;
-    at the lower one, a simulated table reaches the estimate with the tail's probability."""
-    tail = 0.025
-    low, high = intervals.paired_score((loss - gain) / n, (loss + gain) / n, n, tail)
-    assert _tango(loss, gain, n, high) == pytest.approx(-stats.norm.isf(tail), abs=2e-3)
-    gains = intervals._constrained_gain(loss / n, gain / n, low)
-    tables = np.random.default_rng(n).multinomial(
-        n, [gains + low, gains, 1 - 2 * gains - low], 200_000
-    )
-    reached = (tables[:, 0] - tables[:, 1] >= loss - gain).mean()
-    assert 0.9 * tail - 0.001 <= reached <= 1.02 * tail + 0.001
-
-
-def _tango(loss: int, gain: int, n: int, delta: float) -> float:
-    """Tango's score with the nuisance parameter found by maximising the likelihood."""
-
-    def minus_likelihood(p21: float) -> float:
-        cells = ((loss, p21 + delta), (gain, p21), (n - loss - gain, 1 - 2 * p21 - delta))
-        return -sum(count * math.log(max(p, 1e-300)) for count, p in cells if count)
-
-    low, high = max(0.0, -delta), (1 - delta) / 2
-    best = optimize.minimize_scalar(
-        minus_likelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-10}
-    )
-    p21 = float(best.x)
-    variance = n * (2 * p21 + delta * (1 - delta))
-    return (loss - gain - n * delta) / math.sqrt(variance)
-
-
-@pytest.mark.parametrize("n", [20, 60, 240])
-@pytest.mark.parametrize("spoil", [0.0, 0.03, 0.1])
-@pytest.mark.parametrize(("answers", "noisy"), [(1, False), (3, False), (3, True)])
-def test_paired_interval_covers_near_one(n: int, spoil: float, answers: int, noisy: bool) -> None:
-    """Coverage holds at p = .97 with few, mostly equal, pairs, for single and averaged answers."""
-    rng = np.random.default_rng([n, int(100 * spoil), answers, noisy])
-    tail, draws = 0.025, 200
-    missed = np.zeros(2)
-    chance = 0.97 if noisy else 0.98
-    for _ in range(draws):
-        right = rng.beta(9.7, 0.3, n) if noisy else np.where(rng.random(n) < 0.97, 0.99, 0.01)
-        base = rng.binomial(answers, right) / answers
-        slice_ = rng.binomial(answers, right * (1 - spoil)) / answers
-        drop = base - slice_
-        mean, moment = float(drop.mean()), float((drop**2).mean())
-        spread = Spread(*by_cluster((drop - mean) / n, np.arange(n)))
-        size = spread.size(max(moment, abs(mean)) - mean**2, n, tail)
-        low, high = intervals.paired_score(mean, moment, size, tail)
-        truth = spoil * (chance if noisy else 0.97 * 0.99 + 0.03 * 0.01)
-        missed += [low > truth, high < truth]
-    assert (missed / draws <= allowed(tail, draws)).all(), missed
 
 
 DISTRIBUTIONS = {

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from benchmarks.zoo import more_prompts
 from clustereval.analysis.clusters import MIN_WINDOWS
 from clustereval.analysis.designs import Paired, Ratio, Share
-from clustereval.analysis.intervals import critical, paired_score, quantile_bounds, ratio_bounds
+from clustereval.analysis.differences import paired_score
+from clustereval.analysis.intervals import critical, quantile_bounds, ratio_bounds
 from clustereval.analysis.power.expected import expected_frames
 from clustereval.analysis.power.outlook import POWER, RECUR, Gate, Outlook, outlook, planned_gates
 from clustereval.analysis.power.priors import Priors, priors_from, priors_of
