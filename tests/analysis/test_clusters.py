@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import optimize, sparse, stats
 
 from clustereval.analysis import intervals
 from clustereval.analysis.clusters import KNOWN, MIN_WINDOWS, Rows, Spread, by_cluster, spread_of
@@ -123,6 +124,27 @@ def test_normal_estimates_miss_no_more_than_the_tail(
     assert missed <= more * tail + 4 * math.sqrt(tail / draws)
     if not effect and tail == 0.025:  # and no less than lets a 95% interval cover at most 98%
         assert missed >= 0.01
+
+
+@pytest.mark.parametrize(("windows", "least"), [(4, 0.970), (6, 0.965), (12, 0.959)])
+def test_no_rule_covers_much_less_where_windows_do_not_matter(windows: int, least: float) -> None:
+    """Of all rules for a 95% interval from a normal estimate and its variance by window, that are
+    no narrower than that over independent rows and miss no more than 5% however much windows
+    differ, none covers less than this where they do not: by linear programming over a grid."""
+    df, rows = windows - 1, intervals.critical(0.025)
+    times = np.geomspace(1, 400, 40)
+    edges = np.concatenate([[0], np.geomspace(0.05, 1500, 70), [np.inf]])
+    widths = np.concatenate([np.linspace(rows, 12, 40), np.geomspace(12.5, 400, 30)])
+    found = np.array([np.diff(stats.chi2.cdf(edges * df / factor, df)) for factor in times])
+    missed = 2 * stats.norm.sf(widths / np.sqrt(times)[:, None])
+    both = np.einsum("tf,tw->tfw", found, missed).reshape(len(times), -1)
+    one_width_each = sparse.kron(sparse.eye(len(edges) - 1), np.ones(len(widths)))
+    best = optimize.linprog(
+        -both[0], A_ub=both, b_ub=np.full(len(times), 0.05),
+        A_eq=one_width_each, b_eq=np.ones(len(edges) - 1),
+    )  # fmt: skip
+    assert best.success
+    assert 1 + best.fun >= least
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [(3, 3), (3, 11), (11, 3), (7, 7)])

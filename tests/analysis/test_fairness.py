@@ -143,3 +143,28 @@ def test_bursts_that_both_tenants_meet_do_not_blur_their_ratio() -> None:
     """A tenant four times slower is told from one that is twice as slow in most runs."""
     lows = [bursty(seed, lambda times: 4 * times).bounds(0.025)[0] for seed in range(RUNS // 2)]
     assert np.mean([low is not None and low > 2 for low in lows]) > 0.6
+
+
+def test_what_moves_both_tenants_alike_is_no_variance_of_rows() -> None:
+    """Where half of the windows are slow for both tenants, few rows differ from the others of their
+    window, though half of all rows lie above the median."""
+    rng = np.random.default_rng(5)
+    requests, scores, _ = synthetic_tables(rows=960)
+    window = np.repeat(np.arange(20), 48)
+    requests["due_s"] = window * scenario().buckets.traffic.window_s + 1.0
+    requests["role"] = "traffic"
+    requests["tenant"] = np.where(rng.random(len(requests)) < 0.3, "beta", "acme")
+
+    def known(slow: Floats) -> float:
+        """Variance by prompt, in multiples of that of independent rows."""
+        requests["e2e_due_s"] = np.exp(3 * slow + rng.normal(0, 0.1, len(window)))
+        frames = build_frames(requests, scores, None, scenario())
+        masks = frames.where(tenant="beta"), frames.where(tenant="acme")
+        sides = latency._sides(frames, frames.numbers("e2e_due_s"), *masks, 0.5)
+        assert sides is not None
+        mine, theirs = sides[0].clustered(frames, 1), sides[1].clustered(frames, -1)
+        (variance, _), _ = latency._within_windows(mine, theirs, sides)
+        return variance / (0.25 * sum(1 / len(side.rows) for side in sides))
+
+    assert known((window % 2).astype(float)) < 0.4
+    assert known((rng.random(len(window)) < 0.5).astype(float)) > 0.8
