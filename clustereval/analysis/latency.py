@@ -103,7 +103,9 @@ def quantile_ratio_together(
     ratio, mine_part = slow.point / reference.point, most / len(slow.rows)
 
     def size(tail: float) -> float:
-        return spread.size(q * (1 - q), math.inf if spread.varied else most, tail)
+        # What so many rows leave unbounded stays so, however alike the sides' windows are.
+        free = spread.varied and q**most <= tail
+        return spread.size(q * (1 - q), math.inf if free else most, tail)
 
     def bounds(tail: float) -> intervals.Bounds:
         low, high = _mover(slow, reference, tail)
