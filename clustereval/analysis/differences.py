@@ -13,6 +13,9 @@ from clustereval.analysis.sizes import losses_seen, usual_size, with_room
 
 BoundsAt = Callable[[float], Bounds]
 
+_DUST = 1e-12
+"""A difference of means that rounding may leave of none."""
+
 
 def paired_bounds(
     mean: float, second_moment: float, fourth_moment: float, kish: float, spread: Spread
@@ -29,15 +32,19 @@ def paired_bounds(
         mean, second_moment, fourth_moment: of the differences by prompt, in -1..1.
         kish: number of prompts, by their weights.
     """
-    whole = min(1.0, max(second_moment, abs(mean)))
+    if abs(mean) < _DUST:
+        mean = 0.0
     usual = math.sqrt(usual_size(kish, second_moment, fourth_moment))
     steps = kish / usual
     # One small difference is no reason to trust a variance that is smaller than none would give.
     seen_often = min(max(losses_seen(kish, second_moment, fourth_moment), 1.0), 3.0)
 
     def safe(tail: float) -> tuple[float, float]:
+        whole = min(1.0, max(second_moment, abs(mean)))
+        if whole - mean**2 < _DUST:  # no prompt differs from another; their windows may
+            whole = min(1.0, mean**2 + kish * spread.variance(tail))
         n = spread.size(whole - mean**2, kish, tail)
-        return paired_score(mean, whole, n, tail)
+        return paired_score(mean, max(whole, second_moment), n, tail)
 
     def sharp(tail: float) -> tuple[float, float]:
         variance = spread.variance(tail)
@@ -54,8 +61,8 @@ def paired_bounds(
 
     def bounds(tail: float) -> Bounds:
         low, high = safe(tail)
-        part = sharpness(tail) if spread.varied else 0.0
-        if part > 0:
+        part = sharpness(tail)
+        if part > 0 and spread.variance(tail) > _DUST**2:
             nearer = sharp(tail)
             low += part * max(nearer[0] - low, 0.0)
             high += part * min(nearer[1] - high, 0.0)
@@ -70,7 +77,7 @@ def paired_score(mean: float, second_moment: float, n: float, tail: float) -> tu
     Source: Tango 1998 (Stat Med 17:891), for pairs of right / wrong answers with shares ``b`` of
     losses and ``c`` of gains. Differences between averaged answers are fractions; they enter as
     the table with the same mean and second moment, ``b - c = mean`` and
-    ``b + c = max(second_moment, |mean|)``, which never understates the variance.
+    ``b + c = max(second_moment, |mean|)``, which never understates theirs.
 
     Where there are no gains, Tango's lower bound is exceeded up to four times as often as a tail of
     1 in 1,600 allows, so it is the wider of his and of :func:`_chance_of_more` inverted, with his
@@ -86,6 +93,8 @@ def paired_score(mean: float, second_moment: float, n: float, tail: float) -> tu
         n: effective number of independent pairs (prompts, > 0).
         tail: one-sided tail probability, at most .5.
     """
+    if abs(mean) < _DUST:
+        mean = 0.0
     discordant = min(1.0, max(second_moment, abs(mean)))
     loss, gain = (discordant + mean) / 2, (discordant - mean) / 2
     crit = critical(tail)

@@ -3,13 +3,14 @@
 Every function takes ``tail`` and returns ``(low, high)``, each of which is exceeded in the wrong
 direction with probability at most ``tail``. A bound that cannot be given is ``None``. Keeping the
 tail an argument lets a gate put its multiplicity adjustment on the failing side alone
-(:mod:`clustereval.analysis.gates`). No function ever returns a zero-width interval from a sample.
+(:mod:`clustereval.analysis.gates`). No function ever returns a zero-width interval from a sample,
+but for quantiles of times that are all equal.
 
 A lower bound decides whether a gate fails, at tails of a thousandth and less, where score intervals
 are several times too liberal for shares of a few per cent: so lower bounds are exact, or a
 saddlepoint approximation that is as good as exact. Upper bounds, at tails near .05, are score
-bounds. Clusters enter through ``n`` alone: the size of the simple random sample that is worth as
-much at this tail (:meth:`.clusters.Spread.size`).
+bounds. Clusters enter through ``n``, the size of the simple random sample that is worth as
+much at this tail (:meth:`.clusters.Spread.size`), and through the size of losses (:mod:`.sizes`).
 
 Why these and not the bootstrap: at n = 20, p = .97 a BCa or percentile interval covers 44%
 (``docs/statistics.md``); the intervals below cover what they state, need no seed, and can be
@@ -123,7 +124,7 @@ def quantile_bounds(ordered: Floats, q: float, n: float, tail: float) -> Bounds:
     Args:
         ordered: the sample, ascending, shape (m,).
         q: the quantile, 0 < q < 1.
-        n: effective number of independent observations, at most m.
+        n: effective number of independent observations.
         tail: one-sided tail probability.
 
     Returns:

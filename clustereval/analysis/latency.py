@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -85,10 +86,13 @@ def quantile_ratio_together(
 
     The ratio is that in the load of this run: what moves both quantiles alike is no uncertainty of
     it. Its error is, in shares, that of the difference of the shares above the two quantiles,
-    clustered by prompt and window over both sides at once. Order statistics turn shares into
-    seconds (Woodruff 1952), once by the slice's times and once by the baseline's, which agree where
-    the sides differ by a factor; the wider bound of the two holds where they differ otherwise, by
-    a constant say. Coverage is simulated in ``tests/analysis/test_fairness.py``.
+    clustered by prompt and window over both sides at once, without what moves both alike in a
+    window. Order statistics turn shares into seconds (Woodruff 1952), once by the slice's times and
+    once by the baseline's, which agree where the sides differ by a factor. Where they differ
+    otherwise, by a constant say, the wider bound of the two holds at deep tails; at that of a 95%
+    interval each side's times count for its own part of the error (:func:`_both`). Where the common
+    size is too small for a bound, that of the sides apart is given, no nearer than the nearest tail
+    has it. Coverage is simulated in ``tests/analysis/test_fairness.py``.
     """
     method = "ratio of quantiles, order statistics at the difference's effective size"
     sides = _sides(frames, times_s, slice_, base, q)
@@ -99,7 +103,6 @@ def quantile_ratio_together(
     prompts, by_cell = _within_windows(mine, theirs, sides)
     spread = replace(spread_of(prompts, _by_tail(mine, theirs, sides)), by_cell=by_cell)
     most = 1 / (1 / len(slow.rows) + 1 / len(reference.rows))
-
     ratio, mine_part = slow.point / reference.point, most / len(slow.rows)
 
     def size(tail: float) -> float:
@@ -107,16 +110,25 @@ def quantile_ratio_together(
         free = spread.varied and q**most <= tail
         return spread.size(q * (1 - q), math.inf if free else most, tail)
 
-    def bounds(tail: float) -> intervals.Bounds:
-        low, high = _mover(slow, reference, tail)
+    def common(tail: float) -> intervals.Bounds:
         n = size(tail)
-        above = intervals.quantile_bounds(slow.ordered, q, n, tail)
-        below = intervals.quantile_bounds(reference.ordered, q, n, tail)
-        # Where the common size is too small for a bound, that of the sides apart is wider, but one.
+        above, below = slow.bounds_at(n, tail), reference.bounds_at(n, tail)
+        low = high = None
         if above[0] and below[1] is not None:
             low = ratio / _both(slow.point / above[0], below[1] / reference.point, mine_part, tail)
         if above[1] is not None and below[0]:
             high = ratio * _both(above[1] / slow.point, reference.point / below[0], mine_part, tail)
+        return low, high
+
+    first = _first_given(common, 0), _first_given(common, 1)
+
+    def bounds(tail: float) -> intervals.Bounds:
+        low, high = _mover(slow, reference, tail)
+        near = [common(max(tail, given))[side] for side, given in enumerate(first)]
+        if near[0] is not None and (tail >= first[0] or low is not None):
+            low = near[0] if tail >= first[0] or low is None else min(low, near[0])
+        if near[1] is not None and (tail >= first[1] or high is not None):
+            high = near[1] if tail >= first[1] or high is None else max(high, near[1])
         return low, high
 
     estimate = _ratio(frames, times_s, slow, reference, spread, method)
@@ -132,6 +144,17 @@ def quantile_ratio_together(
         more_requests=_more_for_quantile(q, size(TAIL), estimate.n),
     )
     return of_few_windows(estimate, frames, spread_of(prompts, [mine, theirs]))
+
+
+def _first_given(bounds: Callable[[float], intervals.Bounds], side: int) -> float:
+    """The smallest tail at which there is this bound; .5 where there is none below."""
+    near, far = math.log(0.5), math.log(1e-12)
+    if bounds(1e-12)[side] is not None:
+        return 1e-12
+    while near - far > 1e-6:
+        middle = (near + far) / 2
+        near, far = (near, middle) if bounds(math.exp(middle))[side] is None else (middle, far)
+    return math.exp(near)
 
 
 def _both(mine: float, theirs: float, mine_part: float, tail: float) -> float:
@@ -239,7 +262,15 @@ class _Sample:
     above: Mean
 
     def bounds(self, tail: float) -> intervals.Bounds:
-        return intervals.quantile_bounds(self.ordered, self.q, self.above.size(tail), tail)
+        return self.bounds_at(self.above.size(tail), tail)
+
+    def bounds_at(self, n: float, tail: float) -> intervals.Bounds:
+        """Bounds at this effective size, each on its side of the quantile."""
+        low, high = intervals.quantile_bounds(self.ordered, self.q, n, tail)
+        return (
+            None if low is None else min(low, self.point),
+            None if high is None else max(high, self.point),
+        )
 
     def beside(self, other: _Sample) -> _Sample:
         """The same as one side of a ratio."""

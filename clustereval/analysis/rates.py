@@ -81,8 +81,11 @@ class Mean:
         Args:
             most: so many independent observations are the most that it is worth.
         """
-        n = max(min(self.size(tail), most), 1.0)
-        return intervals.share_bounds(self.value, n, tail, self.loss_size(tail))
+        # Where rows go together in a way that no cluster shows, losses are taken to be whole.
+        whole = self.spread.size(self.value * (1 - self.value), self.cap, tail)
+        if whole > most:
+            return intervals.share_bounds(self.value, max(most, 1.0), tail)
+        return intervals.share_bounds(self.value, self.size(tail), tail, self.loss_size(tail))
 
     def beside(self, other: Mean) -> Mean:
         """The same as one side of a difference."""

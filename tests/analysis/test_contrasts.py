@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustereval.analysis import contrasts, latency, rates
+from clustereval.analysis.intervals import share_bounds
+from clustereval.analysis.rates import Mean
 from clustereval.analysis.slices import Frames, build_frames
 from clustereval.core.columns import REQUESTS
 from clustereval.core.findings import WarningCode
+from tests.analysis.frames import synthetic_tables
 from tests.support.synthetic import scenario
 
 
@@ -382,6 +385,22 @@ def test_rate_counts_prompts_or_requests() -> None:
     assert of_requests is not None
     assert high >= 1 - 0.025 ** (1 / 20)
     assert 1 - 0.025 ** (1 / 200) <= of_requests < high / 5
+
+
+def test_rows_that_go_together_unseen_are_taken_for_whole_losses() -> None:
+    """Where a design effect makes 300 rows worth six, averages by prompt say nothing of how large a
+    loss is: the bounds are those of six rows, and not nearer."""
+    requests, scores, _ = synthetic_tables(rows=300)
+    requests["role"] = "traffic"
+    requests["prompt_id"] = [f"p{k % 30:04d}" for k in range(300)]
+    requests["due_s"] = (np.arange(300) // 10) * scenario().buckets.traffic.window_s + 1.0
+    frames = build_frames(requests, scores, None, scenario())
+    bad = (np.arange(300) < 60).astype(float)
+    rows, weight = np.arange(300), np.full(300, 1 / 300)
+    mean = Mean.of(frames, bad, rows, weight, True, True)
+    low, high = mean.bounds(0.025, 6.0)
+    assert (low, high) == pytest.approx(share_bounds(0.2, 6.0, 0.025))
+    assert high > mean.bounds(0.025)[1]
 
 
 def test_limit_is_judged_by_who_crossed_it() -> None:

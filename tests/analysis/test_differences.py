@@ -170,3 +170,34 @@ def test_bounds_move_outwards_with_the_tail(drops: list[float]) -> None:
     assert np.diff(lows).max() <= 1e-6
     assert np.diff(highs).min() >= -1e-6
     assert lows[0] - 1e-6 <= drop.mean() <= highs[0] + 1e-6
+
+
+def test_windows_count_where_prompts_do_not_differ() -> None:
+    """Every prompt comes out even, right in one window and wrong in another: what windows differ by
+    is not taken for nothing, at any tail."""
+    spread = Spread(0.0, 40, by_window=0.07, by_cell=0.01, windows=16, window_df=7)
+    bounds = paired_bounds(0.0, 0.0, 0.0, 40, spread)
+    for tail in (0.05, 0.025, 0.0006):
+        low, high = bounds(tail)
+        assert low is not None
+        assert high is not None
+        assert low < -0.4
+        assert high > 0.4
+
+
+def test_variance_that_cancels_is_none() -> None:
+    """Where what prompts repeat takes off all that windows differ by, as where each prompt is right
+    once and wrong once, the bounds are those of so many equal prompts."""
+    spread = Spread(0.0, 16, by_window=1e-6, by_cell=1e-2, windows=8, window_df=7, welch_df=7)
+    low, high = paired_bounds(0.5, 0.25, 0.0625, 16, spread)(0.025)
+    assert low is not None
+    assert high is not None
+    assert low < 0.4
+    assert high > 0.6
+
+
+def test_rounding_dust_is_no_difference() -> None:
+    """Equal scores whose mean difference comes out at 2e-16 have the bounds of no difference."""
+    clean = paired_score(0.0, 0.0, 30, 0.025)
+    for dust in (2e-16, -2e-16):
+        assert paired_score(dust, 0.0, 30, 0.025) == pytest.approx(clean)

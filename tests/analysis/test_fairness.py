@@ -168,3 +168,25 @@ def test_what_moves_both_tenants_alike_is_no_variance_of_rows() -> None:
 
     assert known((window % 2).astype(float)) < 0.4
     assert known((rng.random(len(window)) < 0.5).astype(float)) > 0.8
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_bounds_of_a_ratio_move_outwards_with_the_tail(seed: int) -> None:
+    """Also where the common size has no bound any more and those of the sides apart are given."""
+    rng = np.random.default_rng(seed)
+    requests, scores, _ = synthetic_tables(rows=280)
+    requests["due_s"] = (np.arange(280) * 12 // 280) * scenario().buckets.traffic.window_s + 1.0
+    requests["role"] = "traffic"
+    requests["tenant"] = np.where(rng.random(280) < 0.5, "beta", "acme")
+    requests["e2e_due_s"] = rng.lognormal(0, 0.6, 280)
+    frames = build_frames(requests, scores, None, scenario())
+    sides = frames.where(tenant="beta"), frames.where(tenant="acme")
+    times = frames.numbers("e2e_due_s")
+    ratio = latency.quantile_ratio_together(frames, times, *sides, 0.95, by="tenant")
+    assert ratio.bounds is not None
+    given = [ratio.bounds(tail) for tail in (0.3, 0.1, 0.06, 0.045, 0.025, 0.01, 0.001, 1e-5)]
+    assert ratio.value is not None
+    for side, sign in ((0, 1), (1, -1)):
+        at = [sign * bound for pair in given if (bound := pair[side]) is not None]
+        assert at == sorted(at, reverse=True)
+        assert not at or at[0] <= sign * ratio.value + 1e-9
