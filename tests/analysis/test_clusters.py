@@ -147,6 +147,7 @@ def test_no_rule_covers_much_less_where_windows_do_not_matter(windows: int, leas
     assert 1 + best.fun >= least
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize(("mine", "theirs"), [(3, 3), (3, 11), (11, 3), (7, 7)])
 @pytest.mark.parametrize("times", [0.1, 0.5, 1.0, 2.0, 10.0])
 @pytest.mark.parametrize(("tail", "most"), [(0.025, 1.25), (0.025 / 40, 1.0)])

@@ -122,6 +122,7 @@ def test_paired_interval_covers_near_one(n: int, spoil: float, answers: int, noi
     assert (missed / draws <= allowed(tail, draws)).all(), missed
 
 
+@pytest.mark.simulation
 @pytest.mark.parametrize("n", [60, 240])
 @pytest.mark.parametrize("answers", [1, 4, 12])
 @pytest.mark.parametrize("right", [0.5, 0.7, 0.95])
